@@ -165,7 +165,7 @@ def test_a_missing_family_is_an_error_when_it_is_the_only_one() -> None:
 
 
 def test_a_port_in_use(taken: int) -> None:
-    """A port on which another process listens is named, with the command that finds it."""
+    """The error names the port that another process listens on, and the command that finds the process."""
     with pytest.raises(Unavailable) as caught:
         bind(TcpEndpoint("127.0.0.1", taken))
     assert str(caught.value) == (
@@ -222,7 +222,7 @@ def privileged_port() -> int:
 
 
 def test_a_port_that_needs_privilege() -> None:
-    """A low port is refused to a user without privilege, with all the ways to get it."""
+    """A low port is refused to an unprivileged user, with the possible remedies."""
     port = privileged_port()
     said = run_unprivileged(
         "from tamed.net.bind import bind; from tamed.net.endpoint import Endpoint",
@@ -243,7 +243,7 @@ def test_a_refusal_of_a_high_port_is_not_blamed_on_its_number() -> None:
 
 
 def test_other_refusals_are_the_system_s() -> None:
-    """What we have no better word for is the operating system's refusal."""
+    """Other errors of ``bind`` have the operating system's text."""
     with pytest.raises(SystemRefused, match="Too many open files"):
         bind(TcpEndpoint("127.0.0.1", 0), make_socket=refusing(errno.EMFILE))
 
@@ -282,7 +282,7 @@ def test_resolving_gives_each_address_once() -> None:
 
 
 def test_a_host_that_does_not_resolve() -> None:
-    """A host name that nobody knows is named, with what the resolver said."""
+    """The error names the host that does not resolve, with the resolver's reason."""
 
     def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -76,7 +76,7 @@ def test_a_unix_socket_is_bound(path: Path, endpoint: UnixEndpoint, kind: socket
 
 
 def test_closing_twice_is_closing_once(endpoint: UnixEndpoint, path: Path) -> None:
-    """A second close leaves alone what has come since."""
+    """A second close does not remove a file created since."""
     bound = bind(endpoint)
     bound.close()
     path.write_text("somebody else's")
@@ -206,7 +206,7 @@ def test_what_is_not_a_socket_is_never_removed(path: Path, endpoint: UnixEndpoin
 
 
 def test_a_missing_directory(tmp_path: Path) -> None:
-    """The directory that is missing is named, with the command that makes it."""
+    """The error names the missing directory and the command that creates it."""
     with pytest.raises(MissingInput) as caught:
         bind(UnixEndpoint(f"{tmp_path}/no/x.sock"))
     assert str(caught.value) == (
@@ -216,7 +216,7 @@ def test_a_missing_directory(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_somebody_else() -> None:
-    """A directory that may not be written to is named."""
+    """The error names a directory that is not writable."""
     said = run_unprivileged(
         "from tamed.net.bind import bind; from tamed.net.endpoint import Endpoint",
         "bind(Endpoint.parse('unix:/x.sock'))",
@@ -347,7 +347,7 @@ def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
 
 
 def test_other_refusals_are_the_system_s(endpoint: UnixEndpoint) -> None:
-    """What is nobody's fault but the system's is told in its words."""
+    """Other errors have the operating system's text."""
     error = _refusal(endpoint, OSError(errno.EMFILE, "Too many open files"))
     assert isinstance(error, SystemRefused)
     assert str(error) == f"cannot listen on {endpoint}: Too many open files"
@@ -359,7 +359,7 @@ def test_a_socket_that_is_gone_meanwhile_is_not_in_the_way(path: Path, endpoint:
 
 
 def test_a_read_only_file_system() -> None:
-    """A place where no file can be made is told as such."""
+    """The error says that the file system is read-only."""
     with pytest.raises(TamedError) as caught:
         bind(UnixEndpoint("/proc/x.sock"))
     assert str(caught.value).startswith("cannot listen on unix:/proc/x.sock: ")

@@ -74,7 +74,7 @@ async def test_a_new_certificate_is_taken(tmp_path: Path, caplog: pytest.LogCapt
 
 
 async def test_a_bad_certificate_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told of once, and the server goes on with the one it has."""
+    """A bad certificate is reported once, and the server continues with the current one."""
     pem = tmp_path / "server.pem"
     _issue(trustme.CA(), pem)
     async with _watched(pem) as (server, watch):
@@ -90,7 +90,7 @@ async def test_a_bad_certificate_is_not_taken(tmp_path: Path, caplog: pytest.Log
 
 
 async def test_it_looks_by_itself(tmp_path: Path) -> None:
-    """Again and again, until it is closed."""
+    """The files are checked periodically until the watcher is closed."""
     pem = tmp_path / "server.pem"
     _issue(trustme.CA(), pem)
     endpoint = TlsEndpoint("localhost", 0, pem)

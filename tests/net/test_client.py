@@ -68,7 +68,7 @@ def free_port() -> int:
 
 
 async def test_it_connects_and_says_so() -> None:
-    """Who waits gets the protocol of the connection, at once if there is one."""
+    """Waiting for the connection returns its protocol, at once if it is established."""
     async with server_at() as server:
         client = ClientService(server.addresses[0], Listening)
         assert client.summary == server.addresses[0]
@@ -97,7 +97,7 @@ async def test_the_stop_sends_what_was_written_and_waits_for_the_end() -> None:
 
 
 async def test_a_lost_connection_is_made_anew(caplog: pytest.LogCaptureFixture) -> None:
-    """However often; each has a protocol of its own, and the loss is told."""
+    """Each connection has its own protocol, and each loss is logged."""
     made: list[Listening] = []
 
     def factory() -> Listening:
@@ -113,7 +113,7 @@ async def test_a_lost_connection_is_made_anew(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_it_waits_for_a_server_that_comes_later(caplog: pytest.LogCaptureFixture) -> None:
-    """Attempts go on until one succeeds; each failure is told with its reason and the wait."""
+    """Attempts continue until one succeeds; each failure is logged with its reason and the wait."""
     port = free_port()
     async with ClientService(f"127.0.0.1:{port}", Listening, backoff=AT_ONCE) as client:
         await until(lambda: caplog.text.count("next attempt in") > 2)
@@ -144,7 +144,7 @@ async def test_the_waits_grow_and_begin_anew_after_a_success() -> None:
 
 
 async def test_the_limit_fails_the_service() -> None:
-    """After so many failures in a row the service fails, and so does whoever waits for it."""
+    """After the limit of failures in a row, the service and all waits for a connection fail."""
     port = free_port()
     client = ClientService(f"127.0.0.1:{port}", Listening, backoff=AT_ONCE, limit=3)
     waiting: list[asyncio.Future[Listening]] = []
@@ -180,14 +180,14 @@ async def test_a_restart_policy_begins_anew() -> None:
 
 
 async def test_waiting_for_a_client_that_does_not_run_fails() -> None:
-    """It would be for ever."""
+    """Waiting for a connection raises an error instead of blocking for ever."""
     client = ClientService("127.0.0.1:1", Listening)
     with pytest.raises(Unavailable, match=r"no connection to 127\.0\.0\.1:1: the client is not running"):
         await client.wait_connected()
 
 
 async def test_stopping_ends_the_waiting() -> None:
-    """Whoever waits when the client is stopped is told."""
+    """A stop raises an error in each wait for a connection."""
     async with ClientService(f"127.0.0.1:{free_port()}", Listening, backoff=AT_ONCE) as client:
         waiting = asyncio.ensure_future(client.wait_connected())
         await asyncio.sleep(0)
@@ -270,7 +270,7 @@ async def test_tls_verifies_the_server(tmp_path: Path) -> None:
 
 
 async def test_a_tls_endpoint_shows_its_certificate(tmp_path: Path) -> None:
-    """Where the server demands one."""
+    """The client sends its certificate to a server that requires one."""
     authority = trustme.CA()
     for name in ("localhost", "client"):
         authority.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(tmp_path / f"{name}.pem")
@@ -288,7 +288,7 @@ async def test_a_tls_endpoint_shows_its_certificate(tmp_path: Path) -> None:
 
 
 async def test_a_bad_certificate_fails_the_preparation(tmp_path: Path) -> None:
-    """Before anything is connected."""
+    """The error is raised before the client connects."""
     endpoint = TlsEndpoint("localhost", 1, tmp_path / "missing.pem")
     with pytest.raises(ServiceFailed, match=r"missing\.pem: No such file or directory"):
         async with ClientService(endpoint, Listening):
@@ -327,7 +327,7 @@ def test_endpoints_that_nobody_can_connect_to(endpoint: str, use_tls: bool, why:
 async def test_a_peer_that_takes_nothing_does_not_keep_a_client_from_stopping(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What it does not take within some seconds is dropped, and that is told."""
+    """Data that the peer does not read within some seconds is dropped, with a warning."""
 
     async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()

@@ -27,7 +27,7 @@ def connection(fd: int, told: list[Connection]) -> Connection:
 
 
 def test_the_end_is_told_once(pair: tuple[int, socket.socket]) -> None:
-    """However often the socket is closed and detached."""
+    """Closing and detaching a socket repeatedly is reported once."""
     told: list[Connection] = []
     ours = connection(pair[0], told)
     assert told == []
@@ -39,7 +39,7 @@ def test_the_end_is_told_once(pair: tuple[int, socket.socket]) -> None:
 
 
 def test_detaching_is_an_end(pair: tuple[int, socket.socket]) -> None:
-    """That is how uvloop ends it, which closes the descriptor itself."""
+    """This is how a connection ends in uvloop, which closes the descriptor itself."""
     told: list[Connection] = []
     ours = connection(pair[0], told)
     fd = ours.detach()
@@ -48,7 +48,7 @@ def test_detaching_is_an_end(pair: tuple[int, socket.socket]) -> None:
 
 
 def test_a_duplicate_is_on_its_own(pair: tuple[int, socket.socket]) -> None:
-    """A handler may duplicate its socket; that the duplicate is closed is nobody's business."""
+    """A handler may duplicate its socket; closing the duplicate has no effect on the connection."""
     told: list[Connection] = []
     with closing(connection(pair[0], told)) as ours:
         with closing(ours.dup()) as duplicate:
@@ -58,7 +58,7 @@ def test_a_duplicate_is_on_its_own(pair: tuple[int, socket.socket]) -> None:
 
 
 def test_the_peer_is_told_as_one_would_type_it(pair: tuple[int, socket.socket]) -> None:
-    """While it is there; of one that is gone no address is left, except through TLS."""
+    """The log shows the peer's address; after a disconnect it is known only through TLS."""
     fd, client = pair
     ours = connection(fd, [])
     address = client.getsockname()
@@ -86,7 +86,7 @@ def test_an_abort_without_a_transport_closes(pair: tuple[int, socket.socket]) ->
 
 
 def test_a_borrowed_descriptor_is_left_open() -> None:
-    """It is whoever's that has the number by then; an object that goes must not close it."""
+    """The descriptor number may have been reused, so a collected object must not close it."""
     one, other = socket.socketpair()
     with closing(one), closing(other):
         borrowed = BorrowedSocket(one.family, one.type, one.proto, one.fileno())

@@ -41,7 +41,7 @@ def client_of(server: DatagramServer, index: int = 0) -> socket.socket:
 
 
 async def test_packets_are_received_and_answered(caplog: pytest.LogCaptureFixture) -> None:
-    """On every address; the log tells each of them."""
+    """Packets to each address are received and answered, and each is logged."""
     caplog.set_level(logging.INFO)
     server = DatagramServer(["127.0.0.1:0", "[::1]:0"], Echo)
     assert server.summary == "127.0.0.1:0, [::1]:0"
@@ -58,7 +58,7 @@ async def test_packets_are_received_and_answered(caplog: pytest.LogCaptureFixtur
 
 
 async def test_a_stop_closes_and_a_start_opens() -> None:
-    """Protocols are told of the end before the server has stopped, and it can be started again."""
+    """Protocols learn of the end before the server has stopped, and it can be started again."""
     server = DatagramServer("127.0.0.1:0", Echo)
     for _ in range(2):
         before = Echo.closed
@@ -101,7 +101,7 @@ async def test_a_factory_that_fails_fails_the_start() -> None:
 
 
 async def test_a_protocol_that_closes_its_transport_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """A server that has become deaf says so, and stops as usual."""
+    """A server whose transport was closed logs that, and stops as usual."""
 
     class Shy(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -118,7 +118,7 @@ async def test_a_protocol_that_closes_its_transport_is_told(caplog: pytest.LogCa
 
 
 async def test_a_source_with_the_wrong_kind_of_socket_fails_the_start() -> None:
-    """And nothing is left open."""
+    """No socket is left open."""
 
     class Confused:
         async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:

@@ -180,7 +180,7 @@ async def test_handlers_are_cancelled_at_the_deadline(caplog: pytest.LogCaptureF
 
 
 async def test_handlers_may_wait_for_the_drain() -> None:
-    """``draining`` tells long-lived handlers that it is time to say good-bye."""
+    """``draining`` tells long-lived handlers that the server is stopping."""
 
     async def news(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello\n")

@@ -31,7 +31,7 @@ def connecting(listening: socket.socket) -> tuple[socket.socket, bool]:
 
 
 def test_who_comes_later_does_not_get_into_the_queue(listening: socket.socket) -> None:
-    """So closing the socket resets nobody who believes to be connected."""
+    """Closing the socket resets no client that considers itself connected."""
     early, is_connected = connecting(listening)
     assert is_connected
     drop_new_connections(listening)
@@ -48,7 +48,7 @@ def test_who_comes_later_does_not_get_into_the_queue(listening: socket.socket) -
 
 
 def test_who_is_in_the_queue_is_still_heard(listening: socket.socket) -> None:
-    """What clients that wait have to say goes to their own sockets: only new ones are turned away."""
+    """Established connections in the queue still receive data; only new ones are dropped."""
     client, _ = connecting(listening)
     drop_new_connections(listening)
     with client:
@@ -61,7 +61,7 @@ def test_who_is_in_the_queue_is_still_heard(listening: socket.socket) -> None:
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_other_sockets_are_left_alone(kind: socket.SocketKind) -> None:
-    """Nobody need ask what kind of socket it is."""
+    """Sockets of other kinds are unchanged."""
     with closing(socket.socket(socket.AF_UNIX, kind)) as sock:
         drop_new_connections(sock)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:

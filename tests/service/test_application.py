@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_first_exit_counts() -> None:
-    """What others ask for afterwards is not heard."""
+    """Later requests to exit are ignored."""
     async with Application("verse") as application:
         waiting = asyncio.create_task(application.wait())
         await asyncio.sleep(0)
@@ -22,7 +22,7 @@ async def test_the_first_exit_counts() -> None:
 
 
 async def test_the_default_status_is_success() -> None:
-    """An application that just ends has ended well."""
+    """``exit`` without a status gives status 0."""
     async with Application("verse") as application:
         application.exit()
         assert await application.wait() == 0
@@ -52,7 +52,7 @@ async def test_an_application_inside_another_ends_that() -> None:
 
 
 async def test_an_application_inside_another_root_ends_itself() -> None:
-    """A root that is no application has no exit to pass on to."""
+    """A root service that is not an application has no exit status to pass on."""
     inner = Application("inner")
     async with MultiService("outer", inner):
         inner.exit(7)
@@ -175,7 +175,7 @@ def test_an_application_runs_in_one_event_loop_after_another(diary: Diary) -> No
 
 
 async def test_a_failure_counts_more_than_an_exit(diary: Diary) -> None:
-    """When both come in the same moment, the failure is told."""
+    """When a failure and an exit come at the same time, the failure is raised."""
     body = Body("body", diary)
     application = Application("verse", body)
     await application.lifecycle.bring_up()

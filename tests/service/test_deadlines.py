@@ -118,7 +118,7 @@ async def test_a_timeout_of_the_hooks_own_is_no_deadline() -> None:
 
 
 async def test_a_hook_that_catches_its_cancellation_is_waited_for() -> None:
-    """A hook that finishes after its deadline, having been told of it, is done."""
+    """A hook that catches its cancellation at the deadline and returns has not failed."""
 
     class Stubborn(Service):
         async def start(self) -> None:

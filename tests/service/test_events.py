@@ -22,7 +22,7 @@ async def test_event_is_delivered_to_those_who_want_it() -> None:
 
 
 async def test_subscriber_waits_for_the_next_event() -> None:
-    """It is woken by it, and may end its loop at any time."""
+    """An event wakes the subscriber, which may end its loop at any time."""
     hub = EventHub()
     found = []
 
@@ -42,7 +42,7 @@ async def test_subscriber_waits_for_the_next_event() -> None:
 
 
 async def test_subscriber_that_does_not_read_loses_events_and_is_told() -> None:
-    """The number of those that wait is bounded; reading goes on after the report."""
+    """The queue of events is bounded; a report of the loss comes before later events."""
     hub = EventHub()
     stream = hub.subscribe(every_worker=False)
     for number in range(1003):
@@ -55,7 +55,7 @@ async def test_subscriber_that_does_not_read_loses_events_and_is_told() -> None:
 
 
 async def test_supervisor_is_asked_for_what_is_subscribed() -> None:
-    """Also for subscriptions from before there was a connection; what nobody reads any more is gone."""
+    """The supervisor gets the subscriptions made before the connection, and none that have no reader."""
     hub = EventHub()
     asked: list[bool] = []
     early = hub.subscribe(every_worker=True)

@@ -135,7 +135,7 @@ async def test_a_teardown_that_raises_fails_the_stop(generator: Any, reason: str
 
 
 async def test_a_task_group_may_stand_around_the_yield(diary: Diary) -> None:
-    """It is entered and left in one task, whoever starts and stops the service."""
+    """The group is entered and left in one task, also if other tasks start and stop the service."""
 
     @service
     async def workers() -> AsyncGenerator[None, None]:

@@ -24,7 +24,7 @@ class Late(Probe):
 
 
 async def test_an_asynchronous_start_that_fails_is_reported_and_fails_the_start(diary: Diary) -> None:
-    """There it is ignored, and the program goes on without the service and exits with status 0."""
+    """Twisted ignores the failure: the program runs on without the service and exits with status 0."""
     application = Application("verse", Late("poetry", diary))
     with pytest.raises(ServiceFailed) as caught:
         await application.lifecycle.bring_up()
@@ -34,7 +34,7 @@ async def test_an_asynchronous_start_that_fails_is_reported_and_fails_the_start(
 
 
 async def test_when_a_child_fails_to_start_those_before_it_are_stopped_in_reverse(diary: Diary) -> None:
-    """There they are never stopped."""
+    """Twisted never stops them."""
     one, two, three = Probe("one", diary), Probe("two", diary), Late("three", diary)
     with pytest.raises(ServiceFailed, match="three"):
         await Application("verse", one, two, three, Probe("four", diary)).lifecycle.bring_up()
@@ -44,7 +44,7 @@ async def test_when_a_child_fails_to_start_those_before_it_are_stopped_in_revers
 
 
 async def test_children_stop_in_reverse_each_after_the_next_one_has_stopped(diary: Diary) -> None:
-    """There all are told to stop at once."""
+    """Twisted stops all of them at once."""
     gate = asyncio.Event()
     one, two = Probe("one", diary), Probe("two", diary, holds={"stop": gate})
     application = Application("verse", one, two)
@@ -60,7 +60,7 @@ async def test_children_stop_in_reverse_each_after_the_next_one_has_stopped(diar
 async def test_a_stop_that_never_ends_is_cut_at_its_deadline_and_reported(
     diary: Diary, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There it keeps the process from ending, for ever."""
+    """In Twisted, such a stop prevents the process from ending."""
     stuck = Probe("stuck", diary, holds={"stop": asyncio.Event()})
     stuck.stop_timeout = 0.001
     application = Application("verse", Probe("one", diary), MultiService("group", stuck))
@@ -74,7 +74,7 @@ async def test_a_stop_that_never_ends_is_cut_at_its_deadline_and_reported(
 async def test_a_stop_that_fails_is_reported_with_the_path_of_the_service(
     diary: Diary, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There the failure vanishes."""
+    """Twisted drops the failure."""
     bad = Probe("bad", diary, fails={"stop": Broken("cannot stop")})
     application = Application("verse", Probe("one", diary), MultiService("group", bad))
     await application.lifecycle.bring_up()
@@ -88,7 +88,7 @@ async def test_a_stop_that_fails_is_reported_with_the_path_of_the_service(
 
 
 async def test_a_child_added_while_its_parent_starts_is_started_once(diary: Diary) -> None:
-    """There it is started twice."""
+    """Twisted starts it twice."""
 
     class Adder(Probe):
         async def start(self) -> None:
@@ -105,7 +105,7 @@ async def test_a_child_added_while_its_parent_starts_is_started_once(diary: Diar
 
 
 async def test_a_stopped_application_can_be_started_again(diary: Diary) -> None:
-    """There much of what was stopped, servers above all, cannot be started again."""
+    """In Twisted, stopped services, servers above all, often cannot be started again."""
     application = Application("verse", Probe("one", diary), Body("two", diary))
     async with application:
         pass
@@ -116,7 +116,7 @@ async def test_a_stopped_application_can_be_started_again(diary: Diary) -> None:
 
 
 async def test_the_application_chooses_its_exit_status(diary: Diary) -> None:
-    """There the status is 0, whatever happens."""
+    """Twisted's status is always 0."""
     application = Application("verse", Probe("one", diary))
     async with application:
         application.exit(3)
@@ -124,7 +124,7 @@ async def test_the_application_chooses_its_exit_status(diary: Diary) -> None:
 
 
 async def test_a_service_that_dies_ends_the_application(diary: Diary) -> None:
-    """There the process goes on without it, and says that it is ready."""
+    """A Twisted process runs on without the service and says that it is ready."""
     body = Body("body", diary)
     application = Application("verse", MultiService("group", body))
     await application.lifecycle.bring_up()

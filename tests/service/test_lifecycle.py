@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("phase", ["prepare", "start"])
 async def test_a_start_that_is_cancelled_undoes_itself(diary: Diary, phase: str) -> None:
-    """Whoever cancels a start is left with nothing started or prepared."""
+    """After a cancelled start, no service is started or prepared."""
     one, two = Probe("one", diary), Probe("two", diary, holds={phase: asyncio.Event()})
     root = MultiService("root", one, MultiService("group", two), Probe("three", diary))
     starting = asyncio.create_task(root.lifecycle.bring_up())
@@ -131,7 +131,7 @@ async def test_a_stop_that_is_cancelled_waits_for_the_body_all_the_same(diary: D
 
 
 async def test_a_stop_waits_for_the_start_that_is_under_way(diary: Diary) -> None:
-    """Who takes a service down while another brings it up gets it down."""
+    """A stop during a start takes effect after it: the service is down in the end."""
     gate = asyncio.Event()
     one = Probe("one", diary, holds={"start": gate})
     starting = asyncio.create_task(one.lifecycle.bring_up())
@@ -143,7 +143,7 @@ async def test_a_stop_waits_for_the_start_that_is_under_way(diary: Diary) -> Non
 
 
 async def test_two_that_start_a_service_start_it_once(diary: Diary) -> None:
-    """The second is told that it is running."""
+    """The second call raises that the service is running."""
     gate = asyncio.Event()
     one = Probe("one", diary, holds={"start": gate})
     first = asyncio.create_task(one.lifecycle.bring_up())
@@ -157,7 +157,7 @@ async def test_two_that_start_a_service_start_it_once(diary: Diary) -> None:
 
 
 async def test_two_that_stop_a_service_stop_it_once(diary: Diary) -> None:
-    """The second waits until it is done, and has nothing to report."""
+    """The second call waits until the service is stopped, and raises nothing."""
     gate = asyncio.Event()
     one = Probe("one", diary, holds={"stop": gate})
     await one.lifecycle.bring_up()
@@ -173,7 +173,7 @@ async def test_two_that_stop_a_service_stop_it_once(diary: Diary) -> None:
 async def test_a_hook_that_waits_for_its_own_end_is_told(
     diary: Diary, phase: str, ask: Callable[[Lifecycle], Awaitable[Any]]
 ) -> None:
-    """It would wait for ever; that is misuse, and fails the hook."""
+    """Such a hook would wait for ever, so the call is misuse and fails the hook."""
 
     class Confused(Probe):
         async def _do(self, now: str) -> None:
@@ -195,7 +195,7 @@ async def test_a_hook_that_waits_for_its_own_end_is_told(
 async def test_an_added_service_whose_start_stops_the_parent_is_told(
     diary: Diary, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same is true where the start has a task of its own; the parent can be stopped afterwards."""
+    """The call also fails if the start has its own task; the parent can be stopped afterwards."""
 
     class Confused(Probe):
         async def start(self) -> None:
@@ -426,7 +426,7 @@ async def test_a_failure_during_the_stop_is_only_reported(
 
 
 async def test_the_log_tells_the_order(diary: Diary, caplog: pytest.LogCaptureFixture) -> None:
-    """Each service that does something is told when it has started, and when it has stopped."""
+    """The log has a line when a service has started and one when it has stopped."""
     caplog.set_level("INFO", "tamed.service")
     idle = MultiService("idle", Service("bare"))
     bad = Probe("bad", diary, fails={"stop": Broken("no")})

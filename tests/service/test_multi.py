@@ -67,7 +67,7 @@ async def test_what_is_up_already_is_not_brought_up_again(diary: Diary) -> None:
 
 
 async def test_after_a_failed_start_nothing_is_left_started_or_prepared(diary: Diary) -> None:
-    """The states of a tree that could not start tell what was done with each service."""
+    """After a failed start, the state of each service shows what was done with it."""
     one, two, three = (
         Probe("one", diary),
         Probe("two", diary, fails={"start": Broken("no")}),
@@ -117,7 +117,7 @@ def test_a_strategy_must_be_known() -> None:
     ids=["text", "none", "class"],
 )
 def test_a_child_is_a_service(child: Any, why: str) -> None:
-    """What is no service is refused with its kind."""
+    """An object that is not a service is refused; the message has its type."""
     with pytest.raises(ServiceMisuse, match=f"cannot add .* to parent: {why}"):
         MultiService("parent", child)
 
@@ -146,7 +146,7 @@ def test_a_service_has_one_parent() -> None:
 
 
 def test_a_service_is_not_below_itself() -> None:
-    """Neither directly nor further down."""
+    """A service cannot be its own descendant."""
     root = MultiService("root")
     inner = MultiService("inner")
     root.add(inner)
@@ -156,7 +156,7 @@ def test_a_service_is_not_below_itself() -> None:
 
 
 async def test_a_service_that_runs_by_itself_is_not_added() -> None:
-    """Whoever runs it is to stop it first."""
+    """Such a service must be stopped before it is added."""
     async with Service("one") as one:
         with pytest.raises(ServiceMisuse, match="cannot add 'one' to p: it is running on its own; stop it"):
             MultiService("p", one)
@@ -235,7 +235,7 @@ async def test_what_a_child_fails_with_is_logged_if_nobody_awaits_the_adding(
 
 
 async def test_cancelling_the_adding_takes_the_child_out(diary: Diary) -> None:
-    """Whoever awaits the adding owns it, as with any coroutine."""
+    """Cancelling the awaiting task cancels the addition, as with any coroutine."""
     async with MultiService("parent") as parent:
         child = Probe("child", diary, holds={"start": asyncio.Event()})
 
@@ -253,7 +253,7 @@ async def test_cancelling_the_adding_takes_the_child_out(diary: Diary) -> None:
 
 @pytest.mark.parametrize("begun", [True, False])
 async def test_a_parent_that_stops_gives_up_what_is_being_added(diary: Diary, begun: bool) -> None:
-    """The child is rolled back and taken out, and whoever awaits the adding is told why."""
+    """The child is rolled back and removed; the awaiting task gets the reason."""
     parent = MultiService("parent")
     await parent.lifecycle.bring_up()
     child = Probe("child", diary, holds={"start": asyncio.Event()})
@@ -268,7 +268,7 @@ async def test_a_parent_that_stops_gives_up_what_is_being_added(diary: Diary, be
 
 
 async def test_a_stopping_parent_takes_no_children(diary: Diary) -> None:
-    """What is added while its parent stops would never run."""
+    """A service added while its parent stops is refused."""
     gate = asyncio.Event()
     one = Probe("one", diary, holds={"stop": gate})
     parent = MultiService("parent", one)
@@ -309,7 +309,7 @@ async def test_only_a_child_can_be_removed() -> None:
 
 @pytest.mark.parametrize("phase", ["start", "stop"])
 async def test_no_child_is_removed_while_the_parent_starts_or_stops(diary: Diary, phase: str) -> None:
-    """The walk is the one that starts or stops it then."""
+    """A child is not removed while its parent starts or stops it."""
 
     class Remover(Probe):
         async def _do(self, now: str) -> None:
@@ -343,7 +343,7 @@ async def test_a_child_that_is_being_added_can_be_removed(diary: Diary) -> None:
 
 
 async def test_a_child_that_has_just_failed_to_join_can_be_removed_and_added_anew(diary: Diary) -> None:
-    """Whoever takes it out first has taken it out; its second try is not mistaken for the first."""
+    """Only the first removal removes it; its second addition is not mistaken for the first."""
     again = asyncio.Event()
 
     class Child(Probe):
@@ -368,7 +368,7 @@ async def test_a_child_that_has_just_failed_to_join_can_be_removed_and_added_ane
 
 
 async def test_a_child_that_joins_may_be_given_up_by_two(diary: Diary) -> None:
-    """A parent that stops and somebody who removes the child wait for the same rollback."""
+    """A parent that stops and a concurrent removal wait for the same rollback."""
     gate = asyncio.Event()
     child = Probe("child", diary, holds={"start": asyncio.Event(), "release": gate})
     parent = MultiService("parent")
