@@ -106,7 +106,7 @@ def test_nothing_is_left_listening(why: str, stage: Path, taken: int, tmp_path: 
 
 
 def test_what_was_started_is_stopped_when_a_later_start_fails(tmp_path: Path) -> None:
-    """The log tells it, and the line that says why comes last."""
+    """The log shows the stops; its last line is the reason of the failure."""
     (tmp_path / "verse.toml").write_text(
         '[services.good]\nplugin = "fastpoetry"\nlisten = "unix:good.sock"\n'
         '[services.bad]\nplugin = "fastpoetry"\nlisten = "unix:bad.sock"\npoem = "none.txt"\n'

@@ -55,7 +55,7 @@ def test_nor_is_it_for_what_twisted_prints(buffered: bool) -> None:
 
 @pytest.mark.parametrize("unread", [["stderr"], ["stdout", "stderr"]], ids="-".join)
 def test_an_error_that_nobody_reads_keeps_its_status(unread: Sequence[str]) -> None:
-    """The status still shows whose fault it is."""
+    """The exit status still shows the kind of the error."""
     assert run_unread(["no-such-command"], unread=unread, buffered=False) == (64, "")
 
 

@@ -47,7 +47,7 @@ def has_ipv6() -> bool:
 
 
 def test_the_plugin_serves_a_poem(poem: Path) -> None:
-    """Port 0 takes a free one, which the log tells; each connection is one line with byte count and peer."""
+    """The log shows the port chosen for port 0, and a line for each connection with byte count and peer."""
     with TamedProcess("run", "fastpoetry", "--port", "0", "--poem", poem) as process:
         address = serving(process)
         with dial(address) as client:

@@ -74,7 +74,7 @@ def test_a_log_of_json_has_an_object_on_each_line(leaving: Path) -> None:
 
 
 def test_a_log_that_nobody_reads_stops_nothing() -> None:
-    """Whoever read the log may leave: the poems go on, and so does the stopping."""
+    """After the reader of the log has closed it, the daemon still serves, and stops in order."""
     read, write = os.pipe()
     command = [sys.executable, "-m", "tamed", "run", "fastpoetry", "--port", "0"]
     with subprocess.Popen(command, stderr=write, stdout=write) as process:

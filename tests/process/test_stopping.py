@@ -26,7 +26,7 @@ application = Application("verse", Noted("first"), MultiService("group", Noted("
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_in_reverse_order(application: Write, number: signal.Signals) -> None:
-    """The log tells the order of starting and stopping, and the status is 0."""
+    """The log shows the order of starts and stops, and the status is 0."""
     with TamedProcess("run", application(SERVICES)) as process:
         process.expect(READY)
         process.signal(number)
@@ -88,7 +88,7 @@ def test_a_client_that_is_silent_past_the_deadline_is_cut(long_poem: Path) -> No
 
 
 def test_a_second_interrupt_does_not_wait(long_poem: Path) -> None:
-    """The process ends by the signal itself, so that whoever waits for it sees the truth."""
+    """The process ends by the signal itself, so its parent sees the true wait status."""
     with TamedProcess("run", "fastpoetry", "--port", "0", "--poem", long_poem) as process:
         address = serving(process)
         with dial(address) as client:
@@ -194,7 +194,7 @@ application = Application("verse", First("first"), Last("last"))
 
 
 def test_a_program_may_exit_while_it_is_loaded(application: Write) -> None:
-    """As any Python program may; the log says which file it was."""
+    """The log names the file that called ``sys.exit``."""
     with TamedProcess("run", application("sys.exit(7)")) as process:
         assert process.wait() == 7
     (line,) = told(process.lines)
@@ -225,7 +225,7 @@ application = Application("verse", First("first"), Failing("failing"))
 
 
 def test_a_stop_that_fails_is_told_and_keeps_nothing_from_stopping(application: Write) -> None:
-    """The process was stopped as asked, but not well: the status is that of a failure."""
+    """The process stops; its status is that of a failure."""
     text = """
 class First(Service):
     async def stop(self):

@@ -88,7 +88,7 @@ def terminal(
 
 
 def test_a_person_sees_time_level_and_colour(application: Callable[[str], Path]) -> None:
-    """And after Ctrl-C, which the terminal shows as ^C, the order of stopping on lines of its own."""
+    """After Ctrl-C, which the terminal shows as ^C, the order of stopping is on lines of its own."""
     with terminal("run", application(WARNING)) as (screen, process):
         screen.read_until("is ready")
         screen.type("\x03")

@@ -55,7 +55,7 @@ def test_check_fails_if_it_fails_in_one_worker(world: Supervised) -> None:
 
 
 def test_check_passes_again_when_the_worker_in_which_it_failed_has_ended(world: Supervised) -> None:
-    """What fails is known to the next program."""
+    """Failing checks are passed to the next program of an upgrade."""
     first, second = world.hands
     world.says(first, results("", "down"))
     world.says(second, results("", ""))

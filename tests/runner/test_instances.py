@@ -114,7 +114,7 @@ def test_one_that_is_told_to_stop_does(daemon: Daemon) -> None:
 
 
 def test_one_that_does_not_stop_is_left_or_ended(daemon: Daemon) -> None:
-    """With ``force`` it is ended, and otherwise left alone."""
+    """With ``force``, the instance is killed; otherwise it is left running."""
     instance, process = daemon(signal.SIGTERM)
     assert not stop_instance(instance, timeout=0.0, force=False, progress=_note_nothing)
     assert process.poll() is None

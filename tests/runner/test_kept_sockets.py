@@ -73,7 +73,7 @@ def test_servers_on_any_port_keep_their_own(store: Store) -> None:
 
 
 def test_what_nobody_wants_is_closed_and_removed(store: Store, tmp_path: Path) -> None:
-    """The file of a unix socket too; a port is free again."""
+    """The file of a unix socket is removed, and a port is free again."""
     path = tmp_path / "socket"
     (first, second) = served(store, f"unix:{path}", "127.0.0.1:0")
     port = second.getsockname()[1]
@@ -113,7 +113,7 @@ def test_a_unix_socket_with_another_mode_is_made_anew(store: Store, tmp_path: Pa
 
 
 def test_an_address_in_use_is_an_error(store: Store) -> None:
-    """What the manager keeps does not help against another process."""
+    """A socket kept by the service manager does not help if another process has the address."""
     with socket.create_server(("127.0.0.1", 0)) as other, daemon(store) as table:
         port = other.getsockname()[1]
         with pytest.raises(Unavailable, match="is in use"):
@@ -133,7 +133,7 @@ def test_sockets_of_a_generation_that_is_over_are_removed(store: Store) -> None:
 
 
 def test_no_more_are_stored_than_the_manager_keeps(store: Store) -> None:
-    """The rest is closed at the end, as without a store; a line tells it."""
+    """The other sockets are closed at the end, as without a store, and a log line says so."""
     store.env["FDSTORE"] = "1"
     with daemon(store) as table:
         for index in (0, 1):

@@ -93,7 +93,7 @@ def test_reports_of_others_are_ignored(machine: Machine) -> None:
 
 
 def test_end_of_the_worker_ends_its_lease(machine: Machine) -> None:
-    """A worker that has ended is not killed, and nobody holds the role here."""
+    """A worker that has ended is not killed, and its role has no holder on this machine."""
     machine.report()
     machine.leases.lost("cron", 8)
     machine.leases.ended(8)
@@ -107,7 +107,7 @@ def test_end_of_the_worker_ends_its_lease(machine: Machine) -> None:
 
 
 def test_holder_that_has_ended_is_named_to_the_next(machine: Machine) -> None:
-    """The next worker hears who held the role when its process ended, until one holds the role again."""
+    """A grant names the claim of the ended holder, until a worker holds the role again."""
     machine.report(claim="first")
     machine.report(phase="resigning", kill_at=None, claim="")
     machine.leases.ended(7)

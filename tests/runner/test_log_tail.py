@@ -11,7 +11,7 @@ def record(text: str, severity: int = 6) -> Record:
 
 
 def test_records_are_returned_once() -> None:
-    """With what their origin states: those after the ones that were counted before."""
+    """A read returns the records after those counted before, with their origin."""
     tail = LogTail()
     tail.add([record("first"), record("second", 3)], 2)
     assert [each["text"] for each in tail.since(0)] == ["first", "second"]

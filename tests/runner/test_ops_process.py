@@ -90,7 +90,7 @@ def stage(idle: Stage) -> Stage:
 
 
 def test_questions_are_answered(stage: Stage) -> None:
-    """With the number that they have."""
+    """An answer has the number of its question."""
     stage.world.says(stage.hands[0], {"ask": "health", "number": 3})
     assert stage.asked == [{"ask": "health", "number": 3}]
     assert stage.hands[0].heard() == [{"health": "good", "answer": 3}]
@@ -133,7 +133,7 @@ def test_one_that_asks_nonsense_is_killed(stage: Stage) -> None:
 
 
 def test_one_that_is_not_heard_from_is_killed(stage: Stage) -> None:
-    """After the time of the watchdog; each message counts."""
+    """The ops process is killed after the watchdog's time; any message resets it."""
     stage.world.reactor.advance(15.0)
     stage.world.says(stage.hands[0], {"ask": "health", "number": 1})
     stage.world.reactor.advance(15.0)
@@ -176,7 +176,7 @@ def test_a_start_that_fails_is_tried_again(idle: Stage) -> None:
 
 
 def test_it_does_not_start_while_the_supervisor_is_root_for_the_workers(world: World) -> None:
-    """With prepare-as-root: only when the daemon is ready."""
+    """With prepare-as-root, it starts only when the daemon is ready."""
     stage = Stage(world, prepare_as_root=True)
     stage.is_starting = True
     stage.process.start()
@@ -189,7 +189,7 @@ def test_it_does_not_start_while_the_supervisor_is_root_for_the_workers(world: W
 
 
 def test_the_next_program_goes_on_with_it(stage: Stage, world: World) -> None:
-    """With its channel and its sockets; if there is none at that moment, one is started."""
+    """It keeps its channel and sockets across an upgrade; if it does not run then, one is started."""
     (hand,) = stage.hands
     left = stage.process.export(os.dup)
     stage.close()  # as the exec does
@@ -216,7 +216,7 @@ def test_it_finishes_its_answers_when_the_daemon_ends(stage: Stage) -> None:
 
 
 def test_it_is_killed_if_it_does_not_end(stage: Stage) -> None:
-    """After a few seconds; it is not waited for when nothing else is."""
+    """It is killed after a few seconds; a stop of the daemon does not wait for it alone."""
     (hand,) = stage.hands
     assert not stage.process.end(10.0)
     stage.world.reactor.advance(5.0)

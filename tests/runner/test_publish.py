@@ -44,7 +44,7 @@ def test_worker_that_leaves_is_not_chosen(world: Supervised) -> None:
 
 
 def test_worker_that_does_not_read_loses_events(world: Supervised) -> None:
-    """What waits for it is bounded, and another one is chosen."""
+    """The queue for a worker is bounded; when it is full, another worker is chosen."""
     first, second = world.hands
     for hand in (first, second):
         world.says(hand, {"subscribe": "one"})

@@ -283,7 +283,7 @@ def reload(world: Supervised) -> list[Hand]:
 
 
 def test_one_worker_gets_the_role_when_the_daemon_is_ready(world: Supervised) -> None:
-    """After the start, the first worker holds the role, and the other stands by; it is recorded."""
+    """After the start, the first worker holds the role and the other is a standby; the status shows it."""
     first, second = world.hands
     assert (orders(first), orders(second)) == (["grant"], [])
     assert state(world) == ("held", first.pid)
@@ -305,7 +305,7 @@ def test_a_silent_holder_keeps_its_role_until_it_was_reaped(world: Supervised) -
 
 
 def test_a_reload_moves_the_role_when_the_old_worker_has_stopped_its_service(world: Supervised) -> None:
-    """The old holder is told to stop the service before it drains; only then a new one has the role."""
+    """The old holder stops the service before it drains; only then does a new worker get the role."""
     first, _ = world.hands
     orders(first)
     new = reload(world)
@@ -375,7 +375,7 @@ def test_resigning_an_unknown_role_is_refused(world: Supervised) -> None:
 
 
 def test_a_role_that_no_service_has_any_more_is_forgotten(world: Supervised) -> None:
-    """After a reload to an application without the service, there is no such role."""
+    """A reload to an application without the service removes the role."""
     first, second = world.hands
     world.says(second, wants(1, wanted=False))
     world.says(first, wants(1, wanted=False))
@@ -396,7 +396,7 @@ def test_a_worker_that_reports_nonsense_is_ended(world: Supervised, message: Mes
 
 
 def test_the_next_program_knows_the_holder(world: Supervised) -> None:
-    """After an upgrade the role has the holder that it had, and nobody else gets it."""
+    """After an upgrade, the role has the same holder, and no other worker gets it."""
     first, second = world.hands
     left = json.loads(json.dumps(world.supervisor.roles.export()))
     world.supervisor.roles.resume(left)
@@ -447,7 +447,7 @@ def test_holder_in_a_fleet_is_confirmed_and_shown(fleet: Supervised) -> None:
 
 
 def test_holder_that_overruns_its_lease_is_killed(fleet: Supervised) -> None:
-    """When the time of a worker has come, it is killed with its group; the other one campaigns then."""
+    """A worker whose lease has expired is killed with its process group; the other one campaigns then."""
     first, second = fleet.hands
     fleet.says(second, {**wants(7, role="mail"), "scope": "cluster"})
     fleet.says(first, lease("leading", boot_time() - 1, token=42))

@@ -120,7 +120,7 @@ def _drain(descriptor: int) -> bytes:
 
 
 def test_syslog_gets_messages(tmp_path: Path) -> None:
-    """With severity, time, the daemon's name and the worker's pid."""
+    """A message has the severity, the time, the daemon's name and the worker's pid."""
     path = tmp_path / "syslog"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(path))
@@ -138,7 +138,7 @@ def test_syslog_gets_messages(tmp_path: Path) -> None:
 
 
 def test_the_journal_gets_fields(tmp_path: Path) -> None:
-    """With the severity, the logger and the worker's pid."""
+    """An entry has the severity, the logger and the worker's pid."""
     path = tmp_path / "journal"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(path))

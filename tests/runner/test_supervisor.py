@@ -394,7 +394,7 @@ def test_a_second_request_ends_the_delay_of_a_stop(delayed: Supervised, again: s
 
 
 def test_a_stop_has_no_delay_while_nobody_is_served(delayed: Supervised) -> None:
-    """No client could be lost."""
+    """Without listening workers, no client could be lost."""
     for hand in delayed.hands:
         delayed.ends(hand, 1)
     delayed.supervisor.signalled(signal.SIGTERM)
@@ -468,7 +468,7 @@ def test_a_replacement_that_ends_itself_before_it_is_ready_is_a_failed_attempt(w
 
 
 def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
-    """After the stop timeout they write their stacks, and then they are ended by force."""
+    """After the stop timeout they write their stacks and are killed."""
     world.start()
     world.supervisor.stop()
     world.pass_time(39.75)
@@ -548,7 +548,7 @@ def test_a_worker_that_cannot_be_killed_is_a_case_for_the_manager_if_nobody_serv
 
 
 def test_the_manager_hears_that_a_start_a_reload_or_a_stop_goes_on(world: Supervised) -> None:
-    """It is told what is waited for, and given more time; neither while the daemon serves."""
+    """It gets a status text and more time, but not while the daemon serves."""
     world.supervisor.start()
     world.notifier.look()
     assert world.platform.events == ["progress", ("status", "starting (Tamed is loaded)")]

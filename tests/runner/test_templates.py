@@ -107,7 +107,7 @@ def test_a_worker_that_is_refused_is_requested_again(world: Supervised) -> None:
 
 
 def test_a_template_that_does_not_answer_is_ended(world: Supervised) -> None:
-    """After a quarter of a minute another one forks the worker."""
+    """After 15 seconds, another template forks the worker."""
     world.platform.is_held_up = True
     world.ends(world.hands[0], 1)
     world.pass_time(14)

@@ -26,7 +26,7 @@ def test_timer_kills_its_process(is_stopped: bool) -> None:
 
 
 def test_closed_timer_kills_nobody() -> None:
-    """A process with a timer that it has closed lives; so does a child of one with a timer."""
+    """A process that closed its timer survives; so does a child of a process with a timer."""
     pid = os.fork()
     if not pid:
         timer = KillTimer()

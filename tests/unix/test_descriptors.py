@@ -47,7 +47,7 @@ def test_standard_descriptors_are_filled(closed: list[int], tmp_path: Path) -> N
 
 @needs_root
 def test_descriptors_that_nobody_lists(tmp_path: Path) -> None:
-    """Without /proc it is not known what is open, and that is told."""
+    """Without /proc, the open descriptors are unknown, and an error says so."""
     assert call(descriptors_child.close_without_proc, tmp_path) == (
         "cannot list the open descriptors: there is neither /proc nor /dev/fd; mount /proc"
     )

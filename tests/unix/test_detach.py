@@ -131,7 +131,7 @@ def test_daemon_that_cannot_become_one_ends(failing: str, status: int) -> None:
 
 
 def test_fork_that_fails_changes_nothing() -> None:
-    """Where no process can be made, the error says so, and signals are as before."""
+    """If fork fails, the error says so, and the signal handlers are unchanged."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with pytest.raises(SystemRefused, match="cannot detach: Resource temporarily unavailable"):
         detach(system=Recorded(BlockingIOError(11, "Resource temporarily unavailable")))
@@ -139,7 +139,7 @@ def test_fork_that_fails_changes_nothing() -> None:
 
 
 def test_detaching_needs_a_single_thread() -> None:
-    """Beside threads nothing is forked, and the error tells how many there are."""
+    """A process with several threads is not forked; the error has their number."""
     kind, message = call(detach_child.with_threads)
     assert kind == "SystemRefused"
     assert message == "cannot detach: this process has 2 threads; do it before any thread is started"
@@ -164,7 +164,7 @@ def test_ready_daemon() -> None:
 
 
 def test_only_what_was_given_is_kept(tmp_path: Path) -> None:
-    """Of inherited descriptors the daemon has those it was given, and the directory and umask it was told."""
+    """Of inherited descriptors, the daemon keeps those passed; it has the directory and umask passed."""
     path = tmp_path / "file"
     path.touch()
     kept, _, line, _, pid = call(detach_child.keep_socket, path)
@@ -178,7 +178,7 @@ def test_only_what_was_given_is_kept(tmp_path: Path) -> None:
 
 
 def test_output_is_written_once() -> None:
-    """What was not yet written when the daemon was forked is not written by the daemon too."""
+    """Output buffered at the fork is not written by the daemon again."""
     done = subprocess.run(
         command(detach_child.buffered), env=environment(), capture_output=True, text=True, check=True
     )
@@ -195,7 +195,7 @@ def test_failed_daemon_tells_all(tmp_path: Path) -> None:
 
 
 def test_daemon_that_cannot_go_to_its_directory(tmp_path: Path) -> None:
-    """What fails while the process becomes a daemon is reported like any other failure."""
+    """A failure during the detachment is reported like any other failure."""
     report = call(detach_child.start, "serve", {"directory": str(tmp_path / "none")})
     assert report[:3] == [False, f"cannot detach: {tmp_path / 'none'}: No such file or directory", 66]
 
@@ -316,7 +316,7 @@ def handle_of(pid: int) -> ProcessHandle:
 
 
 def test_reporter_without_anybody_listening() -> None:
-    """When nobody waits any more, reports are dropped without a word."""
+    """Reports are dropped silently when the parent no longer waits."""
     reading, writing = os.pipe()
     os.close(reading)
     reporter = Reporter(writing)

@@ -30,7 +30,7 @@ def test_group_by_name_and_by_number() -> None:
 
 
 def test_nobody_named_is_this_process() -> None:
-    """Without a name it is the user and group that this process has."""
+    """Without a name, the user and group are those of this process."""
     identity = Identity.resolve()
     assert (identity.uid, identity.gid) == (os.geteuid(), os.getegid())
     assert identity.is_current
@@ -80,7 +80,7 @@ def test_number_that_no_user_has() -> None:
 
 
 def test_environment() -> None:
-    """Programs are told who they run as, and nothing is left of somebody else's login."""
+    """The environment names the target user and has nothing of the original login."""
     others = {
         "HOME": "/home/x",
         "USER": "x",

@@ -23,7 +23,7 @@ def two(tmp_path: Path) -> Iterator[tuple[int, int]]:
 
 
 def test_life_is_taken_once(two: tuple[int, int]) -> None:
-    """Who holds life keeps others from life and from the claim, and may take it again."""
+    """The holder of the life lock excludes others from it and from the claim, and may take it again."""
     first, second = two
     assert take_life(first)
     assert not take_life(second)
@@ -40,7 +40,7 @@ def test_life_is_seen_by_others(two: tuple[int, int]) -> None:
 
 
 def test_looking_takes_nothing(two: tuple[int, int]) -> None:
-    """While somebody looks, others can take the lock, and whoever holds it keeps it."""
+    """A look at the lock does not block others from taking it, and does not release it."""
     first, second = two
     assert not is_alive(second)
     assert take_life(first)
@@ -49,7 +49,7 @@ def test_looking_takes_nothing(two: tuple[int, int]) -> None:
 
 
 def test_the_claim_is_not_life(two: tuple[int, int]) -> None:
-    """Who has the claim alone keeps others from it, and does not seem alive."""
+    """The claim alone excludes other claims, and does not count as life."""
     first, second = two
     assert take_claim(first)
     assert not take_claim(second)
@@ -58,7 +58,7 @@ def test_the_claim_is_not_life(two: tuple[int, int]) -> None:
 
 
 def test_reading_is_enough_to_look(tmp_path: Path) -> None:
-    """A descriptor that can only be read tells whether life is held."""
+    """A read-only descriptor suffices to see whether the lock is held."""
     path = tmp_path / "file"
     path.touch()
     writable, readable = os.open(path, os.O_RDWR), os.open(path, os.O_RDONLY)
@@ -94,7 +94,7 @@ def test_the_lock_lives_as_long_as_the_last_process_that_has_it(tmp_path: Path) 
 
 
 def test_other_errors_come_through() -> None:
-    """What is wrong with a descriptor is no answer to whether it is locked."""
+    """Other errors of a descriptor are raised."""
     for ask in (take_life, take_claim, is_alive):
         with pytest.raises(OSError, match="Bad file descriptor"):
             ask(987654)

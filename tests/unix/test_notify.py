@@ -94,7 +94,7 @@ def test_descriptors(manager: socket.socket, path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["", "relative/path", "vsock:2:1234", "/no/such/socket"])
 def test_nobody_to_tell(address: str) -> None:
-    """Without a manager, or at an address that is none, every call says that nothing was told."""
+    """Without a manager, or with an invalid address, every call returns that nothing was sent."""
     notifier = Notifier(address)
     assert not notifier.is_connected
     assert not notifier.ready()
@@ -104,7 +104,7 @@ def test_nobody_to_tell(address: str) -> None:
 
 
 def test_manager_that_is_gone_and_comes_back(path: Path) -> None:
-    """A manager that has gone does no harm, and one that has come back is told again."""
+    """A manager that has ended does no harm; one that has restarted gets messages again."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:
         first.bind(str(path))
         notifier = Notifier(str(path))

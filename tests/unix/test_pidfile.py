@@ -52,7 +52,7 @@ def zombie() -> Iterator[int]:
 
 
 def test_file_says_who_holds_it(path: Path) -> None:
-    """The file has the pid and a newline, can be read by all whatever the umask, and names its holder."""
+    """The file has the pid and a newline, is readable by all whatever the umask, and shows its holder."""
     mask = os.umask(0o077)
     try:
         with PidFile.acquire(path) as held:
@@ -81,7 +81,7 @@ def test_held_file_refuses_others(path: Path) -> None:
     "content", [b"", b"\n", b"no number\n", b"0\n", b"1\n", b"99999999999999999999\n", b"-1\n"]
 )
 def test_stale_file_blocks_nobody(path: Path, content: bytes) -> None:
-    """Whatever a file says that nobody holds, it is replaced."""
+    """A file that no process holds is replaced, whatever its content."""
     path.write_bytes(content)
     assert holder(path) is None
     with PidFile.acquire(path):
