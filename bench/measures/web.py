@@ -1,8 +1,9 @@
 """The web: what a request, a message of a WebSocket and a file cost servers in Python, and nginx."""
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -30,6 +31,9 @@ _CPU: Final = {
     "failures": Figure("failed", "", 1, 0, exact=True),
 }
 _MEMORY: Final = {"memory": Figure("proportional memory (PSS)", "MB", 1e-6, 1, exact=True)}
+
+_SETTLED: Final = 3.0
+"""Seconds after a change from which our server, too, may keep a file."""
 
 Start = Callable[[Path], Process]
 """Makes a server; gets a folder for its files."""
@@ -72,9 +76,18 @@ def _memory(load: Load, start: Start) -> Figures:
         return {"memory": server.memory()}
 
 
+@cache
+def _site(size: int) -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder with a file that has not changed for some time, as what is served mostly has not."""
+    folder = tempfile.TemporaryDirectory()
+    (Path(folder.name) / "static").mkdir()
+    (Path(folder.name) / "static" / "file").write_bytes(bytes(size))
+    time.sleep(_SETTLED)
+    return folder
+
+
 def _with_file(size: int, start: Start, folder: Path) -> Process:
-    (folder / "site" / "static").mkdir(parents=True)
-    (folder / "site" / "static" / "file").write_bytes(bytes(size))
+    (folder / "site").symlink_to(_site(size).name)
     return start(folder)
 
 

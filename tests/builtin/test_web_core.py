@@ -275,6 +275,30 @@ def test_the_server_sends_a_file_for_an_application(
     assert len(re.findall(r'HTTP/[12.]+" 200 ' + ("-" if way == "HEAD" else "2000000"), caplog.text)) == 2
 
 
+def test_a_file_is_sent_behind_what_the_client_has_not_taken_yet(module: ModuleType, tmp_path: Path) -> None:
+    """However much of the answer is still in memory, and however slow the client is."""
+    before, content = b"prose" * 400_000, b"verse" * 400_000
+    path = tmp_path / "large.bin"
+    path.write_bytes(content)
+
+    async def answer(_: Any, __: Any, send: Any) -> None:
+        length = b"%d" % (3 * len(before) + len(content))
+        await send(START | {"headers": [(b"content-length", length)]})
+        for _ in range(3):
+            await send({"type": "http.response.body", "body": before, "more_body": True})
+        await send({"type": "http.response.pathsend", "path": str(path)})
+
+    module.app = answer  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server, server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        stream = sock.makefile("rb")
+        for _ in range(2):
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += stream.readline()
+            assert stream.read(3 * len(before) + len(content)) == 3 * before + content
+
+
 def test_a_file_of_another_size_than_promised_is_not_sent(
     module: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -88,21 +88,28 @@ class RootedDirectory:
         it is known to be a regular file. Anything else (a directory, a pipe, a device) raises
         IsADirectoryError or PermissionError, and is not opened.
         """
-        with self.resolve(path) as entry:
-            try:
-                _require_regular(entry.stat(), path)
-            except FileNotFoundError:
-                if not flags & os.O_CREAT:
-                    raise
-            descriptor = os.open(entry.name, (flags & ~os.O_TRUNC) | _FILE, 0o666, dir_fd=entry.directory)
+        return self.open_with_status(path, flags)[0]
+
+    def open_with_status(self, path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
+        """Do the same; return the descriptor, and the status of the file that it is of."""
+        descriptor = self._plain_open(path) if flags == os.O_RDONLY else None
+        if descriptor is None:
+            with self.resolve(path) as entry:
+                try:
+                    _require_regular(entry.stat(), path)
+                except FileNotFoundError:
+                    if not flags & os.O_CREAT:
+                        raise
+                descriptor = os.open(entry.name, (flags & ~os.O_TRUNC) | _FILE, 0o666, dir_fd=entry.directory)
         try:
-            _require_regular(os.fstat(descriptor), path)
+            found = os.fstat(descriptor)
+            _require_regular(found, path)
             if flags & os.O_TRUNC:
                 os.ftruncate(descriptor, 0)
         except BaseException:
             os.close(descriptor)
             raise
-        return descriptor
+        return descriptor, found
 
     def entries(self, path: str) -> list[tuple[str, os.stat_result]]:
         """Return the files and directories in a directory, sorted, each with its status, through links.
@@ -139,21 +146,47 @@ class RootedDirectory:
 
     def _plain_stat(self, path: str) -> os.stat_result | None:
         """Return the status of a file with no link on its way, in half the time; None for all else."""
+        entry = self._plain_entry(path)
+        if entry is None:
+            return None
+        try:
+            found = entry.stat()
+        except (OSError, ValueError):
+            return None
+        finally:
+            os.close(entry.directory)
+        return found if stat.S_ISREG(found.st_mode) else None
+
+    def _plain_open(self, path: str) -> int | None:
+        """Open such a file for reading; None for all else."""
+        entry = self._plain_entry(path)
+        if entry is None:
+            return None
+        try:
+            if stat.S_ISREG(entry.stat().st_mode):
+                return os.open(entry.name, os.O_RDONLY | _FILE, dir_fd=entry.directory)
+        except (OSError, ValueError):
+            return None
+        finally:
+            os.close(entry.directory)
+        return None
+
+    def _plain_entry(self, path: str) -> DirEntry | None:
+        """Return the entry of a path without dot files, with its directory open; None if there is no such."""
         *way, name = path.strip("/").split("/")
         if path.find(_DOT_FILE) >= 0 or path.startswith(".") or not name:
             return None
+        directory = -1
         try:
             directory = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                for each in way:
-                    directory, passed = os.open(each, _DIRECTORY, dir_fd=directory), directory
-                    os.close(passed)
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            finally:
-                os.close(directory)
+            for each in way:
+                directory, passed = os.open(each, _DIRECTORY, dir_fd=directory), directory
+                os.close(passed)
         except (OSError, ValueError):
+            if directory >= 0:
+                os.close(directory)
             return None
-        return found if stat.S_ISREG(found.st_mode) else None
+        return DirEntry(directory, name)
 
     def _walk(self, passed: list[int], way: deque[str], path: str, through_link: bool) -> DirEntry:
         links = 0

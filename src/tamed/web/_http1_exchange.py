@@ -9,7 +9,7 @@ from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web._exchange import Exchange, ExchangeConnection
 from tamed.web._response import STATUS_LINES, chunk, header_lines, joined_lines, plain_response, read_response
-from tamed.web._sendfile import send_file
+from tamed.web._sendfile import send_file, send_now
 from tamed.web.asgi import Scope
 
 __all__ = ["Http1Exchange", "Http1ExchangeConnection"]
@@ -84,19 +84,34 @@ class Http1Exchange(Exchange):
         transport = self._transport
         if transport.get_extra_info("sslcontext") is not None:
             return 0
-        self._write(b"")
-        transport.set_write_buffer_limits(0)  # so that `drain` waits until everything is written
         try:
-            await self._connection.writable()
-            return await send_file(transport, descriptor, size, self._context.limits.stall)
+            sent = 0 if transport.is_closing() else self._write_file_at_once(descriptor, size)
+            return sent if sent == size else await self._write_rest(descriptor, sent, size)
         except OSError as error:
             log.info("aborted an answer: %s", reason(error))
             transport.abort()
             self.notify_left()
             return 0
+
+    async def _write_rest(self, descriptor: int, sent: int, size: int) -> int:
+        transport = self._transport
+        self._write(b"")
+        transport.set_write_buffer_limits(0)  # so that we wait until it has nothing left to write
+        try:
+            await self._connection.writable()
+            return await send_file(transport, descriptor, sent, size, self._context.limits.stall)
         finally:
             if not transport.is_closing():  # uvloop would raise
                 transport.set_write_buffer_limits()
+
+    def _write_file_at_once(self, descriptor: int, size: int) -> int:
+        """Send what the client takes now of the head and of a file; return how much of the file that was."""
+        head, self._head = self._head, b""
+        self.is_begun = True
+        count, sent = send_now(self._transport, head, descriptor, size)
+        if count < len(head):
+            self._transport.write(head[count:])
+        return sent
 
     def _write(self, data: bytes) -> None:
         transport = self._transport

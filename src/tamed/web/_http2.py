@@ -294,8 +294,11 @@ class Http2Connection(asyncio.Protocol):
         )
         scope["extensions"]["tamed.client"] = {"left": stream.has_left}
         self._streams[number] = stream
-        stream.on_progress()
         exchange = stream.exchange
+        if has_body:
+            stream.on_progress()
+        else:
+            exchange.more_body = False  # here, not in a moment: most streams need no timer then
         task = exchange.task = self._loop.create_task(exchange.run())
         context.tasks.add(task)
 

@@ -117,11 +117,11 @@ class Files:
         if "http.response.pathsend" not in scope.get("extensions", ()):
             return False
         try:
-            descriptor = self._root.open(path)
+            descriptor, found = self._root.open_with_status(path)
         except OSError:
             return False
         try:
-            is_same = file.identity == identity_of(os.fstat(descriptor))
+            is_same = file.identity == identity_of(found)
             if is_same:
                 await send(start)
                 await send({"type": "http.response.pathsend", "path": f"/dev/fd/{descriptor}"})
