@@ -62,6 +62,9 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None:
         self.paused = False
 
+    def is_reading(self) -> bool:
+        return not self.paused
+
     def is_closing(self) -> bool:
         return self.closed
 

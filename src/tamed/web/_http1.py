@@ -14,6 +14,7 @@ from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._http1_exchange import Http1Exchange
 from tamed.web._http1_input import Input
+from tamed.web._reading import set_reading
 from tamed.web._request import Refused, read_headers
 from tamed.web._response import plain_response
 from tamed.web._scope import Peer, make_scope, peer_of, websocket_scope
@@ -72,7 +73,6 @@ class HttpConnection(asyncio.Protocol):
         "_loop",
         "_parser",
         "_peer",
-        "_reading_paused",
         "_reads_no_more",
         "_unparsed",
         "_upgrade",
@@ -103,7 +103,6 @@ class HttpConnection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._body_left = 0  # remaining bytes of the body; -1 for chunks
         self._is_parsing = False
-        self._reading_paused = False
         self._body_paused = False  # because the application does not read it
         self._reads_no_more = False  # refused, or handed over to another protocol
         # Writing.
@@ -217,7 +216,7 @@ class HttpConnection(asyncio.Protocol):
         self._body_paused = False
         if exchange.keep_alive:
             self._answered_at = now = self._loop.time()
-            if self._in_head and not (self._input.left or self._reading_paused or self.write_paused):
+            if self._in_head and not (self._input.left or self.write_paused):
                 self._is_idle = True
                 if not self._is_draining:
                     self._deadline.move_to(now + self._context.limits.keep_alive)
@@ -226,7 +225,7 @@ class HttpConnection(asyncio.Protocol):
             self._linger()  # closing at once would reset a client that is still sending, and lose the answer
         else:
             self.transport.close()
-        if self._input.left or self._reading_paused:
+        if self._input.left:
             self._parse()
         self._watch()
 
@@ -249,7 +248,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._input.left or self._reads_no_more or self.transport.is_closing():
             self._input.forget()
         left = self._input.left
-        self._set_reading(paused=left > _AHEAD or (left > 0 and self._body_paused))
+        set_reading(self.transport, paused=left > _AHEAD or (left > 0 and self._body_paused))
         if was_fed:
             self._watch()
 
@@ -299,7 +298,7 @@ class HttpConnection(asyncio.Protocol):
             self._linger()
             return
         rest = self._input.take()
-        self._set_reading(paused=False)
+        set_reading(self.transport, paused=False)
         self._reads_no_more = True
         self._forget_timers()
         session = context.websocket(context, self.transport, scope, self.write_paused)
@@ -307,15 +306,6 @@ class HttpConnection(asyncio.Protocol):
         if self._is_draining:
             session.connection_draining()
         session.begin(rest)
-
-    def _set_reading(self, *, paused: bool) -> None:
-        if paused == self._reading_paused:
-            return
-        self._reading_paused = paused
-        if paused:
-            self.transport.pause_reading()
-        else:
-            self.transport.resume_reading()
 
     def _refuse(self, status: int) -> None:
         exchange = self._exchange

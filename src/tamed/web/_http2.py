@@ -33,6 +33,7 @@ from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._http2_frames import FrameGuard, TooMuch
 from tamed.web._http2_stream import Http2Stream, plain_fields
+from tamed.web._reading import set_reading
 from tamed.web._request import Refused, read_fields, read_headers
 from tamed.web._scope import Peer, make_scope, peer_of
 from tamed.web.limits import Http2Limits
@@ -183,13 +184,13 @@ class Http2Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop writing until the client has read more, and stop reading."""
         self.write_paused = True
-        self.transport.pause_reading()
+        set_reading(self.transport, paused=True)
         self._watch()
 
     def resume_writing(self) -> None:
         """Continue writing."""
         self.write_paused = False
-        self.transport.resume_reading()
+        set_reading(self.transport, paused=False)
         self._send_on()
         self._watch()
 

@@ -20,6 +20,7 @@ from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web._http1_exchange import Http1Exchange
+from tamed.web._reading import set_reading
 from tamed.web._response import header_lines, plain_response
 from tamed.web.asgi import ClientLeft, Message, Scope
 from tamed.web.limits import WebSocketLimits
@@ -83,7 +84,6 @@ class WebSocketConnection(asyncio.Protocol):
         # Reading.
         self._unread = b""
         self._heard = False  # data has arrived since the last ping
-        self._reading_paused = False
         self._parts = bytearray()  # of a message in several frames
         self._is_text = False
         self._queue: deque[tuple[dict[str, Any], int]] = deque([({"type": "websocket.connect"}, 0)])
@@ -215,14 +215,7 @@ class WebSocketConnection(asyncio.Protocol):
         return (is_full or self.write_paused) and not self._is_over
 
     def _set_reading(self) -> None:
-        paused = self._is_full() or bool(self._unread)
-        if paused == self._reading_paused or self.transport.is_closing():
-            return
-        self._reading_paused = paused
-        if paused:
-            self.transport.pause_reading()
-        else:
-            self.transport.resume_reading()
+        set_reading(self.transport, paused=self._is_full() or bool(self._unread))
 
     def _disconnect(self) -> None:
         """Queue ``websocket.disconnect`` for the application, after the pending messages."""
@@ -290,7 +283,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _require_pong(self) -> None:
         """Any data counts as an answer; while reading is paused, the answer is unknown."""
-        if self._heard or self._reading_paused:
+        if self._heard or not self.transport.is_reading():
             self._set_timer(self._limits.ping_interval, self._ping)
         else:
             log.info("closed a WebSocket of %s: no answer to a ping", self._peer)
@@ -335,7 +328,7 @@ class WebSocketConnection(asyncio.Protocol):
         if event["type"] != "websocket.disconnect":  # which is returned by every further call
             self._queue.popleft()
             self._queued -= size
-            if self._reading_paused:
+            if self._unread or not self.transport.is_reading():
                 self._parse()
         return event
 

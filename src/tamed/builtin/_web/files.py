@@ -142,9 +142,11 @@ class Files:
                 break
             if file is not None and not file.has_content:
                 return form, file  # checked after it is opened
-            with suppress(OSError):
+            try:
                 found = self._root.stat(form)
-                return form, file if file is not None and file.identity == identity_of(found) else None
+            except OSError:
+                continue
+            return form, file if file is not None and file.identity == identity_of(found) else None
         return path, None
 
     def _opened(self, path: str, scope: "Scope") -> "_Opened":
