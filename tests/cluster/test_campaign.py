@@ -107,7 +107,7 @@ def test_stopped_service_gives_its_role_back() -> None:
 
 
 def test_withdrawn_standby_gives_back_what_it_may_have() -> None:
-    """An attempt that is under way when the service is stopped may have won the role."""
+    """An attempt in progress when the service is stopped may have won the role."""
     one = campaign()
     assert one.request(100.0) is Request.ACQUIRE
     one.stopped(101.0)

@@ -76,7 +76,7 @@ async def test_token_grows_with_each_holder(served: Serving, role: str) -> None:
 
 
 async def test_lease_that_ends_passes_on(served: Serving, role: str) -> None:
-    """Who does not renew loses the role, cannot renew it any more, and does not take it from another."""
+    """A holder that does not renew loses the role, cannot renew it later, and cannot take it from another."""
     async with engines(served.url, 2) as (silent, other):
         first = (await silent.acquire(role, "silent", SHORT)).token
         assert first is not None
@@ -110,7 +110,7 @@ async def test_same_campaign_may_have_the_role_again(served: Serving, role: str)
 
 
 async def test_role_of_an_ended_process_is_free_at_once(served: Serving, role: str) -> None:
-    """Who knows that the holder has ended gives its role back; that of another holder stays."""
+    """The role of a process known to have ended can be released; that of another holder stays."""
     async with engines(served.url, 2) as (successor, other):
         async with engines(served.url, 1) as (ended,):
             first = (await ended.acquire(role, "ended", LONG)).token

@@ -78,7 +78,7 @@ async def test_attempt_whose_answer_was_lost_is_had_again(server: Etcd) -> None:
 
 
 async def test_lease_that_is_revoked_is_lost(server: Etcd) -> None:
-    """A holder whose key was deleted by an operator is told so when it renews."""
+    """If an operator deletes the key of a holder, its next renewal fails."""
     one = open_engine(f"etcd://{server.place}/gone")
     await one.acquire("cron", "me", 60)
     await run("etcdctl", "--endpoints", server.place, "del", "--prefix", "gone/")

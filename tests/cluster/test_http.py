@@ -89,7 +89,7 @@ async def test_connection_that_the_server_has_closed_is_opened_again(servers: li
 
 
 async def test_cancelled_request_is_aborted(servers: list[Server]) -> None:
-    """A thread does not wait for a server of which nobody wants the answer, and sends nothing any more."""
+    """Its thread does not wait for the server any more, and sends nothing."""
     client = HttpClient([servers[0].place], None, 100 * PATIENCE)
     servers[0].is_silent = True
     task = asyncio.create_task(post(client))
@@ -134,7 +134,7 @@ async def test_silent_server_is_left_for_the_next(servers: list[Server]) -> None
 async def test_answer_that_is_no_object_is_a_message(
     servers: list[Server], content: bytes, data: dict[str, Any]
 ) -> None:
-    """What a proxy says in HTML, say, can be shown to the operator."""
+    """An answer in HTML, as of a proxy, can be shown to the operator."""
     servers[0].content, servers[0].status = content, 502
     client = HttpClient([servers[0].place], None, PATIENCE)
     assert await post(client) == (502, data)

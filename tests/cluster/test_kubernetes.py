@@ -66,7 +66,7 @@ async def test_outage_is_one_line_and_passes(served: ServingLeases) -> None:
 
 
 async def test_deleted_lease_is_lost(served: ServingLeases) -> None:
-    """A Lease that somebody has deleted is nobody's."""
+    """A deleted Lease has no holder."""
     async with engines(served.url, 1) as (engine,):
         await engine.acquire("cron", "holder", LONG)
         del served.server.leases["cron"]

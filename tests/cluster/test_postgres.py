@@ -56,7 +56,7 @@ async def test_session_that_is_lost_holds_nothing(served: Serving) -> None:
 
 
 async def test_session_of_an_ended_process_ends(served: Serving) -> None:
-    """A lock that the server still has for a process that has ended keeps nobody away."""
+    """A lock that the server still has for an ended process blocks no other."""
     async with engines(served.url, 2) as (ended, successor):
         first = (await ended.acquire("ended", "ended", LONG)).token
         await successor.release_ended("ended", "another")
@@ -67,7 +67,7 @@ async def test_session_of_an_ended_process_ends(served: Serving) -> None:
 
 
 async def test_clock_of_the_server_ends_no_living_session(served: Serving) -> None:
-    """As long as the session lives, a step of the server's clock gives its role to nobody else."""
+    """A step of the server's clock does not end the role of a living session."""
     async with engines(served.url, 2) as (holder, other):
         assert (await holder.acquire("clock", "holder", LONG)).token
         async with administrator(served) as connection:
@@ -87,7 +87,7 @@ async def test_wrong_password_is_one_line(served: Serving, tmp_path: Path) -> No
 
 
 async def test_table_that_may_not_be_made_is_shown(served: Serving, tmp_path: Path) -> None:
-    """A user who may not make the table is told what its owner must do, and then all is well."""
+    """The error shows a user without the right to create the table what its owner must run."""
     (tmp_path / "password").write_text("small\n")
     async with administrator(served) as connection:
         await connection.execute("CREATE ROLE small LOGIN PASSWORD 'small'; CREATE SCHEMA closed")

@@ -27,7 +27,7 @@ def test_the_image_runs_what_the_deployment_says(tamed: Tamed, tmp_path: Path) -
 
 
 def test_a_build_leaves_no_file_of_its_own_out(tamed: Tamed, tmp_path: Path) -> None:
-    """What the first stage copies is not ignored."""
+    """The files that the first stage copies are not ignored."""
     (tmp_path / "verse.toml").write_text('[services.ecstasy]\nplugin = "fastpoetry"\nlisten = ":8000"\n')
     assert tamed("export", "container", tmp_path / "verse.toml", "--to", tmp_path).status == 0
     ignored = (tmp_path / ".dockerignore").read_text().splitlines()

@@ -83,7 +83,7 @@ def test_a_changed_unit_is_restarted_also_while_it_starts(
 
 
 def test_a_unit_that_does_not_start_says_why(tmp_path: Path, manager: Manager) -> None:
-    """The reason is the service's own, which it has told the manager."""
+    """The reason is the one that the service sent to the manager."""
     manager.broken = "verse.service"
     with pytest.raises(Unavailable, match=r"verse.service: no poems; see journalctl --unit verse.service"):
         install([SERVICE], Place(tmp_path, manager), "verse")

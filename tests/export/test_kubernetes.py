@@ -173,7 +173,7 @@ def test_folders_of_plugins_are_in_the_image(tamed: Tamed, tmp_path: Path) -> No
 
 
 def test_secrets_are_references(tamed: Tamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their values are in a Secret that somebody else makes; nothing of them is in the manifests."""
+    """The manifests refer to a Secret that they do not contain, and have none of its values."""
     monkeypatch.setenv("VAULT_HOST", "vault.example")
     (tmp_path / "vault.py").write_text(VAULT)
     text = 'password = "credential:db"\ntoken = "env:TOKEN"\nhost = "${VAULT_HOST}"\n'

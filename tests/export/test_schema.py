@@ -94,7 +94,7 @@ def test_with_a_file_it_has_the_options_of_its_plugins(tamed: Tamed, tmp_path: P
 
 @pytest.mark.skipif(not validator_is_there(), reason=f"{PYTHON} has no jsonschema")
 def test_a_validator_agrees_with_tamed(tamed: Tamed, tmp_path: Path) -> None:
-    """What Tamed accepts is valid, and what it refuses by its kind is not."""
+    """Values that Tamed accepts are valid, and values of a wrong type are not."""
     text = VERSE.read_text("utf-8")
     schema = tamed("schema", VERSE).out
     assert is_valid(text, schema)

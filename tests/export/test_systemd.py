@@ -317,7 +317,7 @@ def test_a_deployment_that_cannot_be_exported_says_why(tamed: Tamed, tmp_path: P
 def test_the_environment_does_not_count(
     tamed: Tamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same file makes the same unit, whoever exports it."""
+    """The same file makes the same unit in every environment."""
     before = unit_of(tamed, tmp_path, poetry())
     monkeypatch.setenv("TAMED_DRAIN_TIMEOUT", "10m")
     monkeypatch.setenv("TAMED_ECSTASY_PORT", "80")

@@ -23,7 +23,7 @@ def test_all_records_at_once(tmp_path: Path) -> None:
 
 
 def test_closed_file() -> None:
-    """After closing nothing is written, and the reason is told."""
+    """A closed file accepts no data, and the reason is in the result."""
     appender = Appender(os.open(os.devnull, os.O_RDWR))
     appender.close()
     count, failure = appender.append([b"one\n"])

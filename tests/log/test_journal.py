@@ -96,7 +96,7 @@ def test_long_record(journal: socket.socket, tmp_path: Path) -> None:
 
 
 def test_journal_that_is_away(tmp_path: Path) -> None:
-    """While nobody listens records wait, and arrive in order when somebody does; so do long ones."""
+    """Without a listener, records wait, long ones too, and arrive in order later."""
     sender = JournalSender(tmp_path / "socket")
     texts = ["one", "2" * 500_000, "three"]
     for text in texts:
@@ -112,7 +112,7 @@ def test_journal_that_is_away(tmp_path: Path) -> None:
 
 
 def test_journal_that_is_slow(journal: socket.socket, tmp_path: Path) -> None:
-    """A journal that does not read makes nobody wait; what is dropped is counted and told in the journal."""
+    """A journal that does not read blocks no writer; the number of dropped records is logged in it."""
     sender = JournalSender(tmp_path / "socket", identifier="verse")
     while not sender.lost:
         sender.send({"MESSAGE": "x" * 10_000})

@@ -41,7 +41,7 @@ def test_last_line_without_an_end() -> None:
 
 
 def test_lines_that_follow_each_other_stay_together() -> None:
-    """What comes without a pause is given in one go, after a pause of 50 ms."""
+    """Lines without a pause between them are passed on together, after a pause of 50 ms."""
     reader = LineReader()
     reader.feed(b"Traceback\n", 1.0)
     assert reader.due == 1.05
@@ -55,7 +55,7 @@ def test_lines_that_follow_each_other_stay_together() -> None:
 
 
 def test_lines_do_not_wait_for_ever() -> None:
-    """Who never pauses is written out after half a second all the same."""
+    """Lines without any pause are passed on after half a second."""
     reader = LineReader()
     taken: list[bytes] = []
     now = 0.0
@@ -67,7 +67,7 @@ def test_lines_do_not_wait_for_ever() -> None:
 
 
 def test_much_is_given_at_once() -> None:
-    """What is held is bounded: beyond 256 KiB nothing waits for a pause."""
+    """The buffer is bounded: beyond 256 KiB, lines are passed on without a pause."""
     reader = LineReader()
     line = b"x" * 1023 + b"\n"
     reader.feed(line * 255, 0.0)

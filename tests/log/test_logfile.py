@@ -213,7 +213,7 @@ def test_replaced_file_is_followed(path: Path) -> None:
 
 
 def test_deleted_file_is_replaced(path: Path) -> None:
-    """A file that nobody can read any more is not written on; what went into it meanwhile is not lost."""
+    """A new file replaces the deleted one; lines written to that meanwhile are not lost."""
     log = LogFile(path)
     log.write([b"one\n"])
     log.housekeep()
@@ -277,7 +277,7 @@ def test_what_cannot_be_made_anew_is_a_trouble_and_its_lines_are_counted(path: P
 
 
 def test_truncated_file_is_written_from_its_beginning(path: Path) -> None:
-    """Who copies the file and cuts it to nothing, as logrotate can, leaves no hole in it."""
+    """A copy with truncation, as by logrotate, leaves no hole in the file."""
     log = LogFile(path, Rotation(size=30))
     log.write([b"a line of the poem\n"])
     os.truncate(path, 0)
@@ -288,7 +288,7 @@ def test_truncated_file_is_written_from_its_beginning(path: Path) -> None:
 
 
 def test_name_of_another_file_is_not_rotated(path: Path) -> None:
-    """When a rotation is due while somebody else has moved the file, theirs is taken up and not moved."""
+    """If another file has the name when a rotation is due, it is opened and not renamed."""
     log = LogFile(path, Rotation(size=10))
     log.write([b"a long line\n"])
     path.rename(path.with_name("moved"))
@@ -365,7 +365,7 @@ def test_missing_directory(path: Path) -> None:
 
 
 def test_nothing_is_written_once_closed(path: Path) -> None:
-    """What is written to a closed log is counted as lost, and goes into no other file."""
+    """Lines written to a closed log are counted as lost, and go into no other file."""
     log = LogFile(path)
     log.close()
     with path.with_name("other").open("w") as other:
@@ -379,7 +379,7 @@ def test_nothing_is_written_once_closed(path: Path) -> None:
 
 
 def test_full_file_is_cut_to_whole_records(path: Path) -> None:
-    """What does not fit is cut off after the last whole record, counted, and told when there is room."""
+    """A part of a record is cut off and counted; the loss is logged when there is space again."""
     stopped, is_same, lost, text = call(logfile_child.fill_limited, path)
     assert stopped.encode() == b"".join(numbered(0, 38))
     assert is_same
@@ -393,7 +393,7 @@ def test_full_file_is_cut_to_whole_records(path: Path) -> None:
 
 @needs_root
 def test_full_disk(tmp_path: Path) -> None:
-    """On a disk that is full every line is in the file, whole and in order, or counted; then it is told."""
+    """On a full disk, each line is in the file, whole and in order, or counted; the loss is logged later."""
     lost, lost_at_last, said, lines = call(logfile_child.fill_disk, tmp_path, False)
     assert 0 < lost == lost_at_last
     assert len(said) == 1
@@ -461,7 +461,7 @@ def test_file_of_a_stranger_is_not_given_away(public_path: Path) -> None:
 
 @needs_root
 def test_directory_that_is_not_for_us(public_path: Path) -> None:
-    """Who may not write in the directory is told when the log is opened."""
+    """A directory without write permission is reported when the log is opened."""
     said = call(logfile_child.open_as, public_path / "verse.log", "nobody")
     assert said.startswith(
         f"{PermissionRefused.__name__}: log file {public_path / 'verse.log'}: Permission denied"

@@ -34,7 +34,7 @@ def test_messages_go_at_once() -> None:
 
 
 def test_order_is_kept() -> None:
-    """What came while the receiver was busy goes before what comes after, when it takes messages again."""
+    """Messages queued while the receiver was busy are sent before later ones."""
     receiver = Receiver(1)
     outbox = Outbox(receiver.take, note)
     assert [outbox.put(message) for message in (b"1", b"2", b"3")] == [True, False, False]
@@ -69,7 +69,7 @@ def test_the_newest_are_dropped_and_told_where_they_are_missing() -> None:
 
 
 def test_counting_begins_anew() -> None:
-    """A second gap is told by itself; the total goes on."""
+    """A second gap is reported separately; the total continues."""
     receiver = Receiver(0)
     outbox = Outbox(receiver.take, note, limit=0)
     outbox.put(b"1")

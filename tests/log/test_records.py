@@ -94,7 +94,7 @@ def test_no_byte_is_lost(stream: bytes, cuts: list[int]) -> None:
 
 @given(WITHOUT_BEGIN)
 def test_garbage_is_not_held_back(garbage: bytes) -> None:
-    """What cannot be the beginning of a record is given at once, so that no garbage fills the memory."""
+    """Bytes that cannot begin a record are passed on at once, so that they do not fill the memory."""
     assert RecordReader().feed(garbage) == [Damage(garbage)]
 
 
@@ -111,7 +111,7 @@ def test_long_text_loses_its_middle() -> None:
 
 
 def test_no_character_is_cut_in_two() -> None:
-    """What a long text keeps of its beginning and its end is UTF-8."""
+    """The kept beginning and end of a long text are valid UTF-8."""
     for begin in ("", "x", "xx"):
         (record,) = RecordReader().feed(encode_record(Record(HEAD, (begin + "\u20ac" * MAX_TEXT).encode())))
         assert isinstance(record, Record)

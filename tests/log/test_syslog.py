@@ -78,6 +78,6 @@ def test_address(text: str, path: str) -> None:
     "text", ["loghost", "/dev/log", "unix:", "unix:log", "udp://loghost", "tcp://[::1]:601"]
 )
 def test_bad_address(text: str) -> None:
-    """What is no address of this machine is refused, with what was expected."""
+    """An invalid address of a syslog socket is refused; the message shows a valid form."""
     with pytest.raises(ValueError, match=r"expected unix:/path, a socket of this machine$"):
         parse_address(text)

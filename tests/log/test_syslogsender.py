@@ -91,7 +91,7 @@ def test_daemon_that_is_restarted(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_slow_daemon(local: socket.socket, tmp_path: Path, clock: Clock) -> None:
-    """A daemon that does not read makes nobody wait: messages wait or are dropped, and the gap is told."""
+    """A daemon that does not read blocks no writer: messages wait or are dropped, and the gap is reported."""
     sender = sender_to(tmp_path / "log", clock)
     total = 500
     for number in range(total):
@@ -190,7 +190,7 @@ def test_stream_that_breaks(receiver: StreamReceiver, tmp_path: Path, clock: Clo
 
 
 def test_stream_that_is_slow(receiver: StreamReceiver, tmp_path: Path, clock: Clock) -> None:
-    """A receiver that does not read makes nobody wait, and gets whole what there was room for."""
+    """A receiver that does not read blocks no writer; the messages it gets are whole."""
     sender = sender_to(tmp_path / "log", clock)
     sender.send(message("first"))
     receiver.accept()
@@ -212,7 +212,7 @@ def test_stream_that_is_slow(receiver: StreamReceiver, tmp_path: Path, clock: Cl
 def test_a_forked_child_has_a_stream_of_its_own(
     receiver: StreamReceiver, tmp_path: Path, clock: Clock
 ) -> None:
-    """What the parent has begun to send is not mixed with what its child sends."""
+    """Data that the parent has begun to send is not mixed with the child's."""
     sender = sender_to(tmp_path / "log", clock)
     sender.send(message("of the parent"))
     receiver.accept()

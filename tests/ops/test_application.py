@@ -141,7 +141,7 @@ async def test_probes_are_answered_in_words() -> None:
 
 
 async def test_status_is_json_for_programs_and_text_for_people() -> None:
-    """The format may be named; else it is told by what the client accepts, and which client it is."""
+    """The format follows the query, else the Accept header, else the client's name."""
     status, headers, body = await ask("/status")
     assert (status, headers["content-type"]) == (200, "application/json")
     assert json.loads(body)["schema_version"] == 1

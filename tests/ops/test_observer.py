@@ -54,7 +54,7 @@ async def test_the_message_of_a_record_is_shown_whatever_the_layout_of_the_log(l
 
 
 async def test_text_that_is_no_record_is_shown_as_it_is() -> None:
-    """What a worker of another layout has written."""
+    """A worker with another log layout may have written it."""
     told = Told()
     for text in ("a\nb", '{"message": 3}'):
         told.logs(text)
@@ -77,7 +77,7 @@ async def test_without_an_answer_the_last_view_stays() -> None:
 
 
 async def test_one_look_serves_all_who_ask_at_once() -> None:
-    """And soon after."""
+    """Requests at the same time, or soon after, share one answer of the supervisor."""
     told = Told()
     observer = Observer(told, "plain")
     views = await asyncio.gather(*(observer.fresh() for _ in range(20)))

@@ -34,7 +34,7 @@ async def test_answer_counts_that_came_while_this_process_was_held_up(linked: Li
 
 
 async def test_questions_survive_an_upgrade(linked: Linked) -> None:
-    """What the program that was replaced has not answered is asked again; otherwise a second has to do."""
+    """Questions without an answer from the replaced program are asked again."""
     async with asyncio.timeout(PATIENCE):
         with linked.open():
             source = Source(linked.link)

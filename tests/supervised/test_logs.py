@@ -105,7 +105,7 @@ def test_all_logs_are_merged_and_followed(tamed: Tamed) -> None:
 
 
 def test_printed_lines_have_the_worker(tamed: Tamed) -> None:
-    """What a worker prints is told apart, too."""
+    """Lines that a worker prints also have its label."""
     tamed.write("app.py", VERSE + 'print("printed", flush=True)\n')
     daemon = tamed.start("--workers", "2", "app.py")
     wait_for("both", lambda: len(re.findall(r"\[[12]\] WARNING output\[\d+\]: printed\n", daemon.log)) == 2)

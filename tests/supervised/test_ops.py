@@ -232,7 +232,7 @@ def test_metrics_show_restarts_certificates_and_the_log(tamed: Tamed, ops: Path)
 
 
 def test_endpoint_may_require_certificates_of_clients(tamed: Tamed, ops: Path) -> None:
-    """Who has none gets no answer. The endpoint's own certificate is in the metrics and the status."""
+    """A client without a certificate gets no answer; the metrics and the status have the endpoint's own."""
     end = datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC)
     authority = trustme.CA()
     pem, trusted = tamed.folder / "ops.pem", tamed.folder / "clients.pem"

@@ -55,7 +55,7 @@ def address(daemon: Daemon) -> str:
 
 
 def test_what_happens_appears_on_the_page(tamed: Tamed, daemon: Daemon, browser: Browser) -> None:
-    """A reload, a death, a check that fails, a reload that fails, and the end, while somebody looks."""
+    """An open page shows a reload, a death, a failing check, a failed reload and the end."""
     browser.show_as()
     browser.open(f"http://{address(daemon)}/")
     browser.wait_for("verse is running")

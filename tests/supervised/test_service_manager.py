@@ -153,7 +153,7 @@ def test_the_stacks_are_in_the_log_when_the_managers_watchdog_aborts(tamed: Tame
 
 
 def test_a_stop_during_a_reload_is_no_error(tamed: Tamed) -> None:
-    """The reload is cancelled; the caller is told, and the log has no error."""
+    """The reload is cancelled; its caller gets an error, and the log has none."""
     tamed.write("app.py", SLOW)
     tamed.write("go", "")
     daemon = tamed.start("app.py")

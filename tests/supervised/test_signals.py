@@ -158,7 +158,7 @@ def test_a_worker_that_does_not_stop_is_ended_by_force(tamed: Tamed, app: Path) 
 
 
 def test_clients_of_the_control_socket_who_say_nothing_hold_up_nobody(daemon: Daemon) -> None:
-    """Neither other requests nor the end wait for them."""
+    """Silent clients delay neither other requests nor the end."""
     silent = []
     for number in range(20):
         client = socket.socket(socket.AF_UNIX)

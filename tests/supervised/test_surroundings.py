@@ -84,7 +84,7 @@ def test_a_daemon_can_be_started_without_the_usual_descriptors(tamed: Tamed, clo
 
 
 def test_nobody_need_read_its_output(tamed: Tamed) -> None:
-    """With a broken pipe as its output it serves, and stops on request; see also `process/test_output.py`."""
+    """With a broken pipe as its output, it serves and stops on request; see also `process/test_output.py`."""
     reading, writing = os.pipe()
     os.close(reading)
     arguments = ["run", "--workers", "2", "--pid-file", "pid", "fastpoetry", "--port", "0", "--listen"]
@@ -171,7 +171,7 @@ def test_a_process_without_workers_is_a_good_pid_1(tamed: Tamed, number: signal.
 
 @needs_root
 def test_a_crash_is_the_status_of_pid_1(tamed: Tamed) -> None:
-    """The signal that has ended the application is told as a shell does."""
+    """The status is 128 plus the number of the signal that ended the application, as in a shell."""
     tamed.write("crash", "")
     with _without_workers(tamed) as process:
         assert process.wait() == 128 + signal.SIGSEGV

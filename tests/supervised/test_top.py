@@ -117,7 +117,7 @@ def test_top_shows_a_daemon_as_it_changes(tamed: Tamed, terminal: Terminal) -> N
 
 
 def test_top_of_a_name_says_that_the_daemon_is_gone(tamed: Tamed, terminal: Terminal) -> None:
-    """And goes on: it may come back."""
+    """The command continues, since the daemon may come back."""
     tamed.write("verse.py", APPLICATION)
     daemon = tamed.start("--workers", "1", "verse.py")
     terminal.run("top", "verse")

@@ -141,7 +141,7 @@ class Clients:
 
 @pytest.mark.unmeasured
 def test_no_client_of_the_web_notices_reloads_and_upgrades(tamed: Tamed) -> None:
-    """Every request is answered, on each kind of connection, and each WebSocket is told before it ends."""
+    """Every request on each kind of connection is answered; each WebSocket gets a close message."""
     (tamed.folder / "load_app.py").write_text(APPLICATION)
     daemon = tamed.start(
         "--workers",

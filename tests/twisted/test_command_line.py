@@ -33,7 +33,7 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
 
 
 def test_a_daemon_has_twistds_own_defaults(parse: Parse, tmp_path: Path) -> None:
-    """Its pid file and its log are in the folder, and what it makes is nobody else's."""
+    """The pid file and the log are in the working directory, accessible to the user alone."""
     line = parse("-y", "poem.tac")
     daemon = dict(line.job.daemon)
     assert str(daemon.pop("name")).startswith("poem-")
@@ -105,7 +105,7 @@ def test_what_changes_the_process_is_kept_for_it(parse: Parse, tmp_path: Path) -
 
 
 def test_a_plugin_keeps_its_words(parse: Parse) -> None:
-    """And what stands before its name is known to it."""
+    """The plugin also sees the options before its name."""
     job = parse("-n", "--prefix", "verse", "portforward", "--host", "poems").job
     assert job.target == (TargetKind.FOREIGN, "portforward", "twisted")
     assert tuple(job.words) == ("--host", "poems")
@@ -144,7 +144,7 @@ def test_what_is_done_otherwise_is_said(parse: Parse, words: list[str], notice: 
     ],
 )
 def test_what_is_not_supported_is_refused(parse: Parse, words: list[str], why: str) -> None:
-    """It is a mistake of whoever typed it, told in one line, with what to do instead."""
+    """It is a usage error, with the remedy on the same line."""
     with pytest.raises(UsageError) as caught:
         parse(*words)
     assert str(caught.value).startswith("twistd: ")

@@ -72,7 +72,7 @@ def test_what_a_plugin_raises_is_its_fault() -> None:
 
 
 def test_the_reactor_is_ours_whoever_imports_it() -> None:
-    """Once it is claimed."""
+    """An import of the reactor returns Tamed's once it is installed."""
     statement = (
         "from tamed.twisted.kind import claim_reactor; claim_reactor(); import twisted.internet.reactor"
     )

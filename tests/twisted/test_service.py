@@ -212,7 +212,7 @@ async def test_a_failing_start_is_undone(start: Callable[[], Any]) -> None:
 
 
 async def test_a_failing_stop_is_told() -> None:
-    """And keeps the others from nothing."""
+    """The failure of one stop does not prevent the others."""
     told: list[str] = []
     root = application(Told("a", told), Told("b", told, stop=lambda: fail(KeyError("rhyme"))))
     with pytest.raises(ServiceFailed, match="failed in stop: KeyError: 'rhyme'"):
@@ -317,7 +317,7 @@ async def test_connections_are_cut_at_the_deadline(caplog: pytest.LogCaptureFixt
 
 
 async def test_those_who_wait_in_the_queue_are_served() -> None:
-    """Whoever the kernel had accepted when the port was closed."""
+    """Connections that the kernel accepted before the port was closed are served."""
     server = internet.TCPServer(0, factory(), interface=HERE)
     async with TwistedService(application(server)):
         clients = [socket.create_connection((HERE, port_of(server))) for _ in range(20)]
@@ -328,7 +328,7 @@ async def test_those_who_wait_in_the_queue_are_served() -> None:
 
 
 async def test_a_shut_gate_lets_nobody_in() -> None:
-    """Clients wait in the kernel's queue until it opens."""
+    """Clients wait in the kernel's queue until the gate opens."""
     gate = Gate(is_open=False)
     server = internet.TCPServer(0, factory(), interface=HERE)
     with use_environment(ServerEnvironment(gate=gate)):
@@ -343,7 +343,7 @@ async def test_a_shut_gate_lets_nobody_in() -> None:
 
 
 async def test_reactor_stop_ends_the_application() -> None:
-    """And may not be called twice, as under Twisted."""
+    """A second ``reactor.stop`` raises an error, as in Twisted."""
     app = Application("app", TwistedService(application()))
     async with app:
         reactor.callLater(0, reactor.stop)
@@ -406,7 +406,7 @@ async def test_child_processes_are_noticed() -> None:
 
 
 async def test_timers_and_calls_from_before_the_loop_are_kept() -> None:
-    """What a module does at its top, as Twisted allows."""
+    """A module may make them at its top level, as Twisted allows."""
     told: list[str] = []
     reactor.callLater(0, told.append, "timer")
     reactor.callFromThread(told.append, "thread")
@@ -526,7 +526,7 @@ async def test_what_is_adopted_is_counted() -> None:
 
 
 async def test_a_factory_that_fails_as_it_ends_leaves_no_port() -> None:
-    """What its ``doStop`` raises does not keep the socket open, nor the port in the count."""
+    """An error in its ``doStop`` leaves neither the socket open nor the port counted."""
 
     class Broken(protocol.Factory):
         protocol = Poetry

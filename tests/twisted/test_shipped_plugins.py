@@ -187,7 +187,7 @@ def test_mail(tamed: Tamed) -> None:
 
 
 def test_conch(tamed: Tamed) -> None:
-    """Runs a command for an SSH client; the client is told whose key it is."""
+    """The plugin runs a command for an SSH client."""
     pytest.importorskip("twisted.conch.ssh.keys")
     if shutil.which("ssh-keyscan") is None or shutil.which("ssh-keygen") is None:
         pytest.skip("ssh-keyscan and ssh-keygen are not installed")

@@ -109,7 +109,7 @@ def test_an_application_file_is_checked(tamed: Tamed) -> None:
 
 
 def test_saved_applications_are_refused(tamed: Tamed) -> None:
-    """They are pickles, and a pickle is a program of whoever wrote it."""
+    """They are pickles, which can run any code."""
     done = tamed("run", "poetry.tap")
     assert done.status == 64
     assert done.err.startswith("tamed: poetry.tap is a saved application: Tamed does not run pickled")

@@ -280,7 +280,7 @@ def test_a_plugin_of_the_current_folder_is_found_by_twistd_alone(
 def test_root_imports_no_plugin_from_where_others_may_write(
     tmp_path: Path, folder: str, mode: int, owner: int
 ) -> None:
-    """Neither from a folder of somebody else, nor from one inside or below such a folder; and it says so."""
+    """A folder of another user, or one inside or below such a folder, is skipped, and the error says so."""
     programs, why = untrusted(tmp_path, folder, mode, owner)
     status, told = programs.run(TAMED, "twistd", "-n", "ask")
     assert status == 64
@@ -291,7 +291,7 @@ def test_root_imports_no_plugin_from_where_others_may_write(
 
 @needs_root
 def test_a_plugin_folder_that_others_may_write_is_refused(tmp_path: Path) -> None:
-    """Root does not pass over what it was told to use."""
+    """A folder that root was told to use is refused instead of skipped."""
     programs, _ = untrusted(tmp_path, "twisted/plugins", 0o777, 0)
     status, told = programs.run(TAMED, "run", "--plugin-dir", ".", "twisted:ask")
     assert (status, told.startswith("tamed: plugin folder ")) == (77, True)

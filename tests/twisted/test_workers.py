@@ -146,7 +146,7 @@ def test_workers_share_what_the_program_listens_on(tamed: Tamed) -> None:
 
 
 def test_a_worker_that_dies_takes_nobody_else_with_it(tamed: Tamed) -> None:
-    """Another one takes its place, on the same socket."""
+    """A new worker replaces it on the same socket; the other workers continue."""
     daemon = tamed.start("--workers", "2", write_application(tamed.folder))
     victim = daemon.workers()[0]
     with Load(daemon.port).running() as load:
@@ -264,7 +264,7 @@ def test_the_log_tells_of_failures_with_their_tracebacks(tamed: Tamed) -> None:
 
 
 def test_the_application_s_own_log_observer_is_respected(tamed: Tamed) -> None:
-    """What Twisted logs goes there, and nowhere else."""
+    """Twisted's log goes to that observer only."""
     tamed.write(
         "own.tac",
         "from twisted.application import service\nfrom twisted.python import log\n"
@@ -342,7 +342,7 @@ def test_reloads_under_load_lose_no_connection_of_an_adopted_port(tamed: Tamed, 
 
 
 def test_a_protocol_that_fails_as_it_ends_holds_up_no_stop(tamed: Tamed) -> None:
-    """What its ``connectionLost`` raises is logged; the connection is closed, and counted so."""
+    """An error in its ``connectionLost`` is logged; the connection is closed and counted as such."""
     lost = '    def connectionLost(self, reason):\n        raise ValueError("no farewell")\n'
     tamed.write("talk.tac", TALK.replace("\napplication =", f"{lost}\napplication ="))
     daemon = tamed.start("talk.tac")

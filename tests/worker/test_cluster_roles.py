@@ -246,7 +246,7 @@ async def test_another_deployment_is_noticed(world: World, said: dict[str, Any],
 
 
 async def test_one_that_has_resigned_lets_others_go_first(world: World) -> None:
-    """After a resignation this machine waits for a third of the lease; a stop meanwhile asks nobody."""
+    """After a resignation, this machine waits for a third of the lease; a stop meanwhile sends no request."""
     world.order(token=1, wait=True)
     await asyncio.sleep(3)
     assert world.engine.asked == []

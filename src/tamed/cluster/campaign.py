@@ -4,7 +4,7 @@ A state machine without a task, a socket or a clock: each call gets the time, so
 play it through. Times are in seconds of CLOCK_BOOTTIME, which continues while the machine is suspended.
 
 All times of a lease count from the moment *before* the request that acquired or renewed it. The engine counts
-from a later moment, so it grants the role to nobody before this campaign considers it lost, whatever the
+from a later moment, so it does not grant the role again before this campaign considers it lost, whatever the
 delays, as long as the two clocks run at about the same rate. In sixths of the lease:
 
 ====  ========================================================================

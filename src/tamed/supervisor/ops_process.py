@@ -1,6 +1,6 @@
 """The process of the operations endpoint: the supervisor starts it, restarts it, and answers its requests.
 
-It parses HTTP, which the supervisor must not do, and a crash of it harms nobody else. It has no privileges
+It parses HTTP, which the supervisor must not do, and its crash affects no other process. It has no privileges
 and no application code. The supervisor binds its sockets, which stay open while it is restarted.
 """
 

@@ -77,7 +77,7 @@ class Plan(NamedTuple):
     ops: str = ""
     ops_agent: str = ""
     ops_hosts: Sequence[str] = ()
-    answers: dict[str, Any] = {}  # noqa: RUF012 - the class is a tuple, and nobody changes it
+    answers: dict[str, Any] = {}  # noqa: RUF012 - the class is a tuple, and the default is never changed
 
     @property
     def without_secrets(self) -> "Plan":
