@@ -47,14 +47,17 @@ _FOLDERS = (
 def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
-        whole = _instructions((*_RUN[:2], *_RUN[4:], str(port := free_port())), port, Path(folder))
+        run = (*_RUN[:2], *_RUN[4:])
+        stop = _instructions((*run, str(port := free_port())), port, Path(folder), stop_only=True)
+        whole = _instructions((*run, str(port := free_port())), port, Path(folder)) - stop
     print("| part | million instructions | of all |\n|---|---|---|")
     rest = whole
     for name, cost in _costs(parts_of(_loaded())):
         rest -= cost
         _print_row(name, cost, whole)
-    _print_row("options, event loop, one poem, stop", rest, whole)
+    _print_row("options, event loop, one poem", rest, whole)
     _print_row("all", whole, whole)
+    print(f"\nThe stop takes {stop / 1e6:.1f} more.")
 
 
 def _print_row(name: str, cost: int, whole: int) -> None:
@@ -100,8 +103,13 @@ def _costs(parts: dict[str, list[str]]) -> Iterator[tuple[str, int]]:
         before = now
 
 
-def _instructions(command: Sequence[str], port: int | None = None, folder: Path | None = None) -> int:
-    """Return the instructions of a command; with a port, of one that serves a poem there and is stopped."""
+def _instructions(
+    command: Sequence[str], port: int | None = None, folder: Path | None = None, *, stop_only: bool = False
+) -> int:
+    """Return the instructions of a command; with a port, of one that serves a poem there and is stopped.
+
+    With ``stop_only``, those after the poem.
+    """
     words = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
         assert process.stderr is not None
@@ -110,6 +118,10 @@ def _instructions(command: Sequence[str], port: int | None = None, folder: Path 
                 with socket.create_connection((HOST, port)) as client:
                     while client.recv(65536):
                         pass
+                if stop_only:
+                    subprocess.run(
+                        ["callgrind_control", "-z", str(process.pid)], check=True, capture_output=True
+                    )
                 process.send_signal(signal.SIGTERM)
             if found := re.search(r"Collected : (\d+)", line):
                 return int(found[1])

@@ -11,11 +11,9 @@ time, are an OSError. Neither a long line nor a small file that unpacks to a lar
 from __future__ import annotations
 
 import errno
-import gzip
 import io
 import os
 import stat
-import zlib
 from collections import deque
 from contextlib import ExitStack, suppress
 
@@ -189,7 +187,9 @@ def _open(path: Path, owner: int | None) -> io.BufferedIOBase:
         if why := _why_not(os.fstat(descriptor), owner):
             raise PermissionError(errno.EPERM, why)
         if path.suffix == ".gz":  # by path: gzip closes only files that it has opened itself
-            return gzip.GzipFile(f"/proc/self/fd/{descriptor}")
+            from gzip import GzipFile  # lazy import: most logs are not compressed
+
+            return GzipFile(f"/proc/self/fd/{descriptor}")
         return os.fdopen(os.dup(descriptor), "rb")
     finally:
         os.close(descriptor)
@@ -205,6 +205,13 @@ def _why_not(status: os.stat_result, owner: int | None) -> str:
 
 
 def _lines(stream: io.BufferedIOBase) -> Iterator[bytes]:
+    if not _is_compressed(stream):
+        while line := stream.readline(_LONGEST):
+            yield line
+        return
+    import gzip  # lazy import, as above
+    import zlib
+
     try:
         while line := stream.readline(_LONGEST):
             yield line
@@ -212,9 +219,13 @@ def _lines(stream: io.BufferedIOBase) -> Iterator[bytes]:
         raise OSError(errno.EBADMSG, f"a compressed old file is damaged: {error}") from error
 
 
+def _is_compressed(stream: io.BufferedIOBase) -> bool:
+    return not isinstance(stream, io.BufferedReader | io.BytesIO)
+
+
 def _last_lines(stream: io.BufferedIOBase, count: int) -> list[bytes]:
     """Return the last lines of a file, read backwards; leave the position at its end."""
-    if isinstance(stream, gzip.GzipFile):
+    if _is_compressed(stream):
         return list(deque(_lines(stream), maxlen=count))
     end = begin = stream.seek(0, os.SEEK_END)
     data = b""
