@@ -172,7 +172,7 @@ class Tamed:
     def processes(self) -> list[int]:
         """Return the pids of all running processes of the test."""
         mark = self.mark.encode()
-        return [pid for pid in _all_pids() if mark in _environment_of(pid) and is_there(pid)]
+        return [pid for pid in _all_pids() if _has_in_environment(pid, mark) and is_there(pid)]
 
     def close(self) -> None:
         """End the remaining processes."""
@@ -251,14 +251,15 @@ class Daemon:
 
 
 def _all_pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - thrice as fast
 
 
-def _environment_of(pid: int) -> list[bytes]:
+def _has_in_environment(pid: int, mark: bytes) -> bool:
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            return mark in file.readall()
     except OSError:
-        return []
+        return False
 
 
 def command_of(pid: int) -> str:

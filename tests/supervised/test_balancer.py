@@ -56,6 +56,8 @@ BY_READINESS = "check inter {interval} fall 3 rise 1 port {ops}"
 BY_AGENT = "agent-check agent-inter {interval} agent-port {agent}"
 REQUESTS = 300 if ROUNDS == 1 else 50_000
 CLIENTS = 4
+PAUSE = 0.01 if ROUNDS == 1 else 0.0
+"""Seconds between two requests of a client: each looks several times while the instance ends."""
 
 
 class Instance(NamedTuple):
@@ -88,15 +90,12 @@ def instance(tamed: Tamed, name: str, *options: str) -> Iterator[Instance]:
                 Daemon(tamed, name, process.pid, []), ops.getsockname()[1], agent.getsockname()[1]
             )
         yield wait_for(f"instance {name}", lambda: _ready(found))
-        _end(process, tamed.folder / f"{name}.log")
-
-
-def _end(process: "subprocess.Popen[str]", log: Path) -> None:
-    """End a daemon: the second signal, when it has handled the first one, ends the delay of the stop."""
-    process.terminate()
-    wait_for("the begin of the stop", lambda: "SIGTERM: stopping" in log.read_text())
-    process.terminate()
-    assert process.wait(PATIENCE) == 0
+        process.terminate()
+        if "--stop-delay" in options:  # which the second signal ends, when it has handled the first one
+            text = (tamed.folder / f"{name}.log").read_text
+            wait_for("the begin of the stop", lambda: "SIGTERM: stopping" in text())
+            process.terminate()
+        assert process.wait(PATIENCE) == 0
 
 
 def _ready(found: Instance) -> Instance | None:
@@ -177,7 +176,7 @@ class Load:
             thread.join()
 
     def _request(self) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE):
             is_good = self._answer().endswith(b"\r\n\r\nok\n")
             with self._lock:
                 self.done += 1
@@ -235,3 +234,4 @@ def test_without_a_delay_requests_fail_until_the_balancer_has_noticed(tamed: Tam
         assert load.failed == 0
         one.daemon.signal(signal.SIGTERM)
         wait_for("a failed request", lambda: load.failed)
+        one.daemon.wait_gone()

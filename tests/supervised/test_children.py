@@ -116,7 +116,7 @@ def expect_output(tamed: Tamed, pattern: str) -> re.Match[str]:
     return wait_for(f"{pattern!r} in the output", lambda: re.search(pattern, path.read_text()))
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", [pytest.param("asyncio", marks=pytest.mark.long), "uvloop"])
 def test_a_child_of_a_process_on_its_own_is_one_too(tamed: Tamed, loop: str) -> None:
     """When its parent is killed, it holds neither the port nor the pid file; it logs to the same place."""
     write(tamed, *FORKS)
@@ -210,8 +210,9 @@ ENDS = {
 @pytest.mark.parametrize(
     ("end", "options"),
     [
-        *((end, ()) for end in ENDS if end != "upgrade"),
-        ("upgrade", ("--preload",)),
+        *((end, ()) for end in ("kill", "stop", "force")),
+        *(pytest.param(end, (), marks=pytest.mark.long) for end in ("reload", "supervisor")),
+        ("upgrade", ("--preload",)),  # with a reload in it
         ("supervisor", ("--preload",)),
     ],
     ids=lambda value: value if isinstance(value, str) else "".join(value),

@@ -136,17 +136,3 @@ def test_daemon_without_its_engine_is_degraded(tamed: Tamed, tmp_path: Path) -> 
     finally:
         server.stop()
     check(tamed)
-
-
-def test_two_deployments_do_not_fit(tamed: Tamed, server: Etcd) -> None:
-    """A daemon with another lease stands by, degraded, and says which machine has which."""
-    engine = f"etcd://{server.place}/misfit"
-    daemon = start(tamed, engine, "one")
-    holder(tamed, [daemon])
-    program = tamed.folder / "app.py"
-    tamed.start("--cluster", engine, "--cluster-lease", "9s", "--name", "two", program)
-    host = os.uname().nodename
-    trouble = f"it is held on {host} with another lease: '4.0', and here '9.0'"
-    wait_for("the trouble", lambda: trouble in tamed("status", "two").out)
-    for name in ("one", "two"):
-        assert tamed("stop", name).status == 0

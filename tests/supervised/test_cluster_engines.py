@@ -38,7 +38,9 @@ def holder(daemon: Daemon) -> tuple[int, int] | None:
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("kind", sorted(SERVERS))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "etcd" else pytest.mark.long) for kind in sorted(SERVERS)]
+)
 def test_worker_follows_one_that_has_died(tamed: Tamed, kind: str) -> None:
     """Another worker of the same daemon takes the role over long before the lease ends; a misfit does not."""
     with SERVERS[kind]() as served:
@@ -103,9 +105,14 @@ BAD: Mapping[str, tuple[Callable[[str], AbstractContextManager[str]], str]] = {
 }
 """Engines that grant nothing, by what is wrong: how to run one, given a wrong password, and what is said."""
 
+QUICK = ("no kubernetes", "old postgres", "password of nats")
+"""Each engine and each fault once: what each client says of each fault is tested with the client."""
+
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("case", sorted(BAD))
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.long) for case in sorted(BAD)]
+)
 def test_engine_that_grants_nothing_degrades_the_daemon(tamed: Tamed, tmp_path: Path, case: str) -> None:
     """The daemon stands by, serves, and says what is wrong with its engine, in one line, once."""
     (tmp_path / "wrong").write_text("wrong\n")

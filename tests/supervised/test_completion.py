@@ -76,8 +76,9 @@ def test_a_shell_completes_what_is_typed(tamed: Tamed, shell: str) -> None:
     command.parent.mkdir()
     command.write_text(COMMAND.format(python=quote(sys.executable)))
     command.chmod(0o755)
-    tamed.start("--name", "prose", "fastpoetry", "--port", "0")
-    assert tamed("stop", "prose").status == 0
+    if shell == "bash":
+        tamed.start("--name", "prose", "fastpoetry", "--port", "0")
+        assert tamed("stop", "prose").status == 0
     daemon = tamed.start("--name", "verse", "fastpoetry", "--port", "0")
     env = {
         **tamed.environment(),

@@ -25,8 +25,10 @@ from tests.supervised.test_ops import get_once, is_late, samples_of, scrape
 
 log = logging.getLogger(__name__)
 
-WORKERS = 4
+WORKERS = 3
 CLIENTS = 4
+PAUSE = 0.005 if ROUNDS == 1 else 0.0
+"""Seconds between two connections of a client, and between two looks: there are hundreds of each."""
 REQUESTS = 3  # on a connection
 SEED = 20
 
@@ -91,7 +93,7 @@ class Clients:
                 thread.join()
 
     def _come(self, number: int) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE):
             try:
                 with socket.socket(socket.AF_UNIX) as client:
                     client.settimeout(PATIENCE)
@@ -131,7 +133,7 @@ class Watch:
             self._thread.join()
 
     def _look_on(self) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE):
             for target in ("/livez", "/readyz"):
                 status, text = get_once(self._ops, target)
                 self._judge(target, status, text)

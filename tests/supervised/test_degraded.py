@@ -72,7 +72,7 @@ def test_a_daemon_none_of_whose_workers_starts_is_failing(tamed: Tamed) -> None:
     daemon.stop()
 
 
-@pytest.mark.parametrize("status", [0, 3])
+@pytest.mark.parametrize("status", [0, pytest.param(3, marks=pytest.mark.long)])
 def test_a_replacement_that_exits_while_it_is_loaded_has_failed(tamed: Tamed, status: int) -> None:
     """A release that exits lies there when the only worker dies: the daemon waits for a better one."""
     tamed.write("app.py", FRAGILE)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -58,7 +59,10 @@ def test_the_events_of_a_life(tamed: Tamed) -> None:
 
 
 def test_a_start_that_fails_is_an_event(tamed: Tamed) -> None:
-    """It has the reason, the worker's end and what it has printed."""
+    """It has the reason, the worker's end and what it has printed.
+
+    The instance need not run: `tamed why` and `tamed logs` tell it, too.
+    """
     tamed.write("app.py", "print('last words', flush=True)\nraise KeyError('rhyme')\n")
     assert tamed("start", "app.py").status == 70
     lines = (tamed.logs / "app.log.events").read_text().splitlines()
@@ -67,6 +71,15 @@ def test_a_start_that_fails_is_an_event(tamed: Tamed) -> None:
     assert "last words" in death["lines"]
     assert "KeyError: 'rhyme'" in start["reason"]
     assert start["waited_for"] == "workers prepare"
+    out = tamed("why", "app").out
+    assert out.startswith("app is not running\n")
+    assert "the last start, at " in out
+    assert "KeyError: 'rhyme'" in out
+    done = tamed("logs", "app", "--level", "critical")
+    assert done.status == 0
+    assert re.search(
+        r"CRITICAL tamed: (.*\n)*.*app.py raised while it was loaded: KeyError: 'rhyme'", done.out
+    )
 
 
 def test_events_are_followed(tamed: Tamed) -> None:

@@ -121,7 +121,11 @@ def test_more_clients_than_descriptors_wait_and_are_served(tamed: Tamed, kind: s
 
 
 def test_an_administrator_is_answered_without_descriptors(tamed: Tamed) -> None:
-    """The reserved descriptor is used; the supervisor is idle while other clients wait."""
+    """The reserved descriptor is used; the supervisor is idle while other clients wait.
+
+    A worker is replaced once there are descriptors: until then the attempt is repeated, and no process ends.
+    A stop needs none: the supervisor and the workers end, and nothing is left.
+    """
     daemon = tamed.start_poetry("--workers", "2")
     with starved(daemon.pid, spare=1):  # its number is below that of the one in reserve
         assert len(daemon.workers()) == 2
@@ -138,23 +142,19 @@ def test_an_administrator_is_answered_without_descriptors(tamed: Tamed) -> None:
         assert (done.status, done.err.count("\n")) == (71, 1), done
         assert "Too many open files" in done.err
         assert read_poem(daemon.port) == POEM
-    assert tamed("reload", daemon.name).status == 0
-    assert "Traceback" not in daemon.log
-    daemon.stop()
-
-
-def test_a_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) -> None:
-    """Until then the attempt is repeated, and no process ends."""
-    daemon = tamed.start_poetry("--workers", "2")
-    victim, other = daemon.workers()
-    with starved(daemon.pid, spare=1):
+        victim, other = daemon.workers()
         os.kill(victim, signal.SIGKILL)
         daemon.expect_log("(?s)a worker cannot be started: .*a worker cannot be started: ")
         assert daemon.workers() == [other]
         assert read_poem(daemon.port) == POEM
     daemon.wait_workers(2, without=[victim])
+    assert tamed("reload", daemon.name).status == 0
     assert "Traceback" not in daemon.log
-    daemon.stop()
+    with ExitStack() as stack:
+        for pid in (daemon.pid, *daemon.workers()):
+            stack.enter_context(starved(pid))
+        stack.pop_all()
+        daemon.stop()
 
 
 def test_the_only_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) -> None:
@@ -183,16 +183,6 @@ def test_the_log_goes_on_in_its_file_without_descriptors(tamed: Tamed) -> None:
         assert log.stat().st_ino == inode
         assert daemon.log.count("cannot rotate the log") == 1
     daemon.stop()
-
-
-def test_a_daemon_stops_without_descriptors(tamed: Tamed) -> None:
-    """The supervisor and the workers end, and nothing is left."""
-    daemon = tamed.start_poetry("--workers", "2")
-    with ExitStack() as stack:
-        for pid in (daemon.pid, *daemon.workers()):
-            stack.enter_context(starved(pid))
-        stack.pop_all()
-        daemon.stop()
 
 
 def test_workers_that_lose_their_supervisor_end_without_descriptors(tamed: Tamed) -> None:

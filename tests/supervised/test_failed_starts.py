@@ -79,7 +79,7 @@ WAYS = {
     "solo": ["run"],
     "with workers": ["run", "--workers", "2"],
     "daemon": ["start"],
-    "daemon with workers": ["start", "--workers", "3"],
+    "daemon with workers": ["start", "--workers", "2"],
 }
 
 
@@ -96,7 +96,7 @@ def taken_port() -> Iterator[int]:
         ("the port is taken", "daemon with workers"),
         ("the poem is missing", "daemon"),
         ("an async start raises", "daemon"),
-        ("an async start raises", "with workers"),
+        pytest.param("an async start raises", "with workers", marks=pytest.mark.long),
         ("the code cannot be loaded", "daemon"),
         ("it hangs", "solo"),
         ("it hangs", "daemon with workers"),

@@ -142,7 +142,7 @@ def test_thousands_who_do_not_finish_a_handshake(tamed: Tamed, loop: str, words:
     daemon.stop()
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", [LOOPS[0], pytest.param("uvloop", marks=[WITHOUT_UVLOOP, pytest.mark.long])])
 def test_silent_clients_make_room_at_the_limit_of_connections(tamed: Tamed, loop: str) -> None:
     """Also where fewer connections are allowed than unfinished handshakes."""
     authority = trustme.CA()
@@ -152,7 +152,7 @@ def test_silent_clients_make_room_at_the_limit_of_connections(tamed: Tamed, loop
     daemon.stop()
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", [pytest.param("asyncio", marks=pytest.mark.long), LOOPS[1]])
 def test_silent_clients_make_room_where_descriptors_are_short(tamed: Tamed, loop: str) -> None:
     """Other clients are served although there are fewer descriptors than unfinished handshakes."""
     authority = trustme.CA()

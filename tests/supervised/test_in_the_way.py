@@ -24,7 +24,8 @@ KINDS: dict[str, Callable[[Path], object]] = {
 }
 FILES = ["app.pid", "app.sock", "app.plan", "app.log"]
 CASES = [
-    *(("a link", file) for file in FILES),
+    ("a link", "app.log"),
+    *(pytest.param("a link", file, marks=pytest.mark.long) for file in FILES[:-1]),
     ("a directory", "app.sock"),
     ("a pipe", "app.pid"),
     ("a socket", "app.plan"),  # in the place of the socket it is what a daemon that was killed leaves
@@ -50,7 +51,7 @@ def test_what_is_in_the_way_of_a_file_is_refused(tamed: Tamed, kind: str, file: 
     assert tamed.processes() == []
 
 
-@pytest.mark.parametrize("kind", ["a directory", "a link"])
+@pytest.mark.parametrize("kind", [pytest.param("a directory", marks=pytest.mark.long), "a link"])
 def test_what_is_in_the_way_of_another_pid_file_is_refused(tamed: Tamed, kind: str) -> None:
     """A foreign file in the place of a second pid file is refused, too."""
     path = tamed.folder / "my.pid"
@@ -72,12 +73,12 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tamed: Tamed, place: str) ->
 
 
 @needs_root
-def test_a_device_in_the_way_is_refused(tamed: Tamed) -> None:
+@pytest.mark.parametrize(
+    "file", [file if file == "app.log" else pytest.param(file, marks=pytest.mark.long) for file in FILES]
+)
+def test_a_device_in_the_way_is_refused(tamed: Tamed, file: str) -> None:
     """The device is neither read nor written."""
     folder = tamed.rundir / "app"
-    for file in FILES:
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        (folder / "app.log").unlink(missing_ok=True)
-        os.mknod(folder / file, 0o600 | 0o020000, os.makedev(1, 7))  # /dev/full
-        assert start(tamed, "--log", folder / "app.log") == (73, 1)
-        (folder / file).unlink()
+    folder.mkdir(parents=True, mode=0o700)
+    os.mknod(folder / file, 0o600 | 0o020000, os.makedev(1, 7))  # /dev/full
+    assert start(tamed, "--log", folder / "app.log") == (73, 1)

@@ -2,10 +2,10 @@
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import defaultdict
 
@@ -23,8 +23,9 @@ from tests.supervised.daemon import (
     whole,
 )
 
-# 250,000 make a million of them all, which takes half a minute on a small machine.
-LINES = int(os.environ.get("TAMED_TEST_LINES", "25000"))
+# Enough for the workers to write at the same time, and for fifteen rotations. 250,000 make a million of them
+# all, which takes half a minute on a small machine.
+LINES = int(os.environ.get("TAMED_TEST_LINES", "8000"))
 WORKERS = 4
 
 COUNTING = """
@@ -188,39 +189,31 @@ def test_logs_follow_through_rotations(tamed: Tamed) -> None:
     daemon.stop()
 
 
-def test_the_log_of_one_that_failed_can_be_read(tamed: Tamed) -> None:
-    """The instance need not run."""
-    tamed("start", "fastpoetry", "--port", "0", "--poem", "none")
-    done = tamed("logs", "fastpoetry", "-n", "1")
-    assert done.status == 0
-    assert "CRITICAL tamed: service fastpoetry/poetry failed in start" in done.out
-
-
 def test_clients_cannot_have_a_log_forget(tamed: Tamed) -> None:
     """Old lines are kept up to a size, however much clients let it log; then the loss is logged."""
-    options = ["--log-rotate", "20 kB", "web", "--port", "0", "--root", str(tamed.folder)]
+    options = ["--log-rotate", "10 kB", "web", "--port", "0", "--root", str(tamed.folder)]
     daemon = tamed.start(*options)
     first = daemon.log.splitlines(keepends=True)[0]
     ask_much(daemon)
     assert len(rotated(daemon.log_file)) > 20
     assert whole(daemon.log_file).startswith(first)
     daemon.stop()
-    daemon = tamed.start("--log-max-use", "300 kB", *options)
+    daemon = tamed.start("--log-max-use", "100 kB", *options)
     ask_much(daemon)
     daemon.stop()
     log = whole(daemon.log_file)
     assert first not in log
-    assert 275_000 < len(log) < 330_000  # no more than one old file less than allowed
+    assert 85_000 < len(log) < 115_000  # no more than one old file less than allowed
     gone = r"removed (an|[0-9]+) old files? of the log \S+, [0-9]+ bytes, the oldest written until [0-9]{4}-"
     assert re.search(gone, log)
 
 
 def ask_much(daemon: Daemon) -> None:
-    """Send a thousand requests, each of which is logged with a long line."""
+    """Send requests, each of which is logged with a long line: four times what the second log may have."""
     ask = b"GET /%s HTTP/1.1\r\nHost: here\r\n\r\n" % (b"a" * 2000)
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as sock:
         answers = sock.makefile("rb")
-        for _ in range(1000):
+        for _ in range(200):
             sock.sendall(ask)
             length = 0
             while (line := answers.readline()) != b"\r\n":
@@ -299,18 +292,11 @@ application.add(StreamServer("127.0.0.1:0", greet))
 
 def _has_room(pid: int) -> bool:
     """Return whether the pipe of a process's standard error has room."""
-    done = subprocess.run(
-        [sys.executable, "-c", _ROOM, f"/proc/{pid}/fd/2"], capture_output=True, text=True, check=True
-    )
-    return done.stdout == "True\n"
-
-
-_ROOM = """
-import os, select, sys
-poll = select.poll()
-poll.register(os.open(sys.argv[1], os.O_WRONLY | os.O_NONBLOCK), select.POLLOUT)
-print(bool(poll.poll(0)))
-"""
+    writing = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        return bool(select.select([], [writing], [], 0)[1])
+    finally:
+        os.close(writing)
 
 
 def test_a_daemon_logs_what_it_does(tamed: Tamed) -> None:

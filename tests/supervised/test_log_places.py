@@ -6,23 +6,19 @@ import shutil
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.supervised.daemon import NOBODY, Tamed, needs_root, wait_for
 
 
-@pytest.mark.parametrize("runs", [True, False], ids=["running", "stopped"])
-def test_systemds_folder_for_logs_is_used(tamed: Tamed, runs: bool) -> None:
+def test_systemds_folder_for_logs_is_used(tamed: Tamed) -> None:
     """The first of several is used, and created if it is missing; the log stays there after the end."""
     logs = tamed.folder / "one" / "logs"
     env = {"LOGS_DIRECTORY": f"{logs}:{tamed.folder}/other"}
     tamed.start_poetry(env=env)
-    if not runs:
-        assert tamed("stop").status == 0
-    done = tamed("logs", "fastpoetry", env=env)
-    assert "is ready" in done.out
-    assert (logs / "fastpoetry.log").read_text().endswith(done.out)
-    tamed("stop")
+    for runs in (True, False):
+        done = tamed("logs", "fastpoetry", env=env)
+        assert "is ready" in done.out
+        assert (logs / "fastpoetry.log").read_text().endswith(done.out)
+        assert tamed("stop").status == (0 if runs else 69)
 
 
 @needs_root
@@ -72,24 +68,27 @@ def test_root_has_the_log_in_var_log(public_tamed: Tamed) -> None:
             folder.rmdir()
 
 
-@pytest.mark.parametrize("sweep", ["removed", "renamed"])
-def test_a_log_whose_folder_is_gone_goes_on_in_a_new_one(tamed: Tamed, sweep: str) -> None:
-    """The same applies after a reload, whose plan has the same place."""
+def test_a_log_whose_folder_is_gone_goes_on_in_a_new_one(tamed: Tamed) -> None:
+    """Whether it was removed or renamed, and also after a reload, whose plan has the same place."""
     daemon = tamed.start_poetry()
-    assert tamed("reload").status == 0
-    if sweep == "removed":
-        shutil.rmtree(tamed.logs)
-    else:
-        tamed.logs.rename(tamed.folder / "elsewhere")
-    wait_for("the log", daemon.log_file.exists)
-    daemon.expect_log("logs was missing and was created again")
-    daemon.signal(signal.SIGUSR1)
-    daemon.expect_log("SIGUSR1: the log was reopened")
+    for sweep in ("removed", "renamed"):
+        if sweep == "removed":
+            shutil.rmtree(tamed.logs)
+        else:
+            assert tamed("reload").status == 0
+            tamed.logs.rename(tamed.folder / "elsewhere")
+        wait_for(f"the log, whose folder was {sweep}", daemon.log_file.exists)
+        daemon.expect_log("logs was missing and was created again")
+        daemon.signal(signal.SIGUSR1)
+        daemon.expect_log("SIGUSR1: the log was reopened")
     daemon.stop()
 
 
 def test_reopening_is_answered_with_what_became_of_it(tamed: Tamed) -> None:
-    """The log is reopened when the command returns; after a failure, it goes on in the old file."""
+    """The log is reopened when the command returns; after a failure, it goes on in the old file.
+
+    A failure is told to whoever asks, as long as it lasts; then the number of lost lines is logged.
+    """
     daemon = tamed.start_poetry()
     log, moved = daemon.log_file, tamed.folder / "moved.log"
     log.rename(moved)
@@ -105,6 +104,15 @@ def test_reopening_is_answered_with_what_became_of_it(tamed: Tamed) -> None:
     wait_for("the warning", lambda: "cannot reopen" in moved.read_text())
     log.rmdir()
     assert tamed("reopen", daemon.folder / "fastpoetry.pid").status == 0
+    shutil.rmtree(tamed.logs)
+    tamed.logs.write_text("in the way")
+    daemon.signal(signal.SIGUSR1)
+    wait_for("the warning", lambda: daemon.status()["warnings"])
+    assert "warning: cannot reopen the log" in tamed("status", daemon.name).out
+    assert "warning: cannot reopen the log" in tamed("reload").out
+    tamed.logs.unlink()
+    wait_for("the log", lambda: log.exists() and not daemon.status()["warnings"])
+    daemon.expect_log(r"\d+ lines were lost between")
     daemon.stop()
 
 
@@ -116,21 +124,6 @@ def test_an_instance_without_a_log_file_has_nothing_to_reopen(tamed: Tamed) -> N
         done = tamed("reopen", "verse")
         assert done == (66, "", "tamed: verse has no log file\n"), done
     assert tamed("reopen", "verse").status == 69
-
-
-def test_a_log_that_cannot_be_opened_anew_is_told_to_whoever_asks(tamed: Tamed) -> None:
-    """The warning lasts as long as the failure; then the number of lost lines is logged."""
-    daemon = tamed.start_poetry()
-    shutil.rmtree(tamed.logs)
-    tamed.logs.write_text("in the way")
-    daemon.signal(signal.SIGUSR1)
-    wait_for("the warning", lambda: daemon.status()["warnings"])
-    assert "warning: cannot reopen the log" in tamed("status", daemon.name).out
-    assert "warning: cannot reopen the log" in tamed("reload").out
-    tamed.logs.unlink()
-    wait_for("the log", lambda: daemon.log_file.exists() and not daemon.status()["warnings"])
-    daemon.expect_log(r"\d+ lines were lost between")
-    daemon.stop()
 
 
 def test_log_of_ones_own_is_found_after_the_end(tamed: Tamed) -> None:

@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-import signal
 from itertools import islice
 
 from tests.supervised.daemon import Daemon, Tamed, wait_for
@@ -23,6 +22,7 @@ class Verse(Service):
         log.warning("the last line")
         await asyncio.sleep(3600)
 
+print("printed", flush=True)
 application = Application("app", Verse("verse"))
 """
 
@@ -36,8 +36,9 @@ def start(tamed: Tamed, *options: str) -> Daemon:
 
 
 def test_a_record_is_shown_whole(tamed: Tamed) -> None:
-    """With its traceback and its worker; the filters apply to records."""
+    """With its traceback and its worker, also what a worker prints; the filters apply to records."""
     daemon = start(tamed)
+    wait_for("both", lambda: len(re.findall(r"\[[12]\] WARNING output\[\d+\]: printed\n", daemon.log)) == 2)
     done = tamed("logs", "--level", "error")
     assert (done.status, done.err) == (0, "")
     heads = [line for line in done.out.splitlines() if not line.startswith(" ")]
@@ -102,12 +103,3 @@ def test_all_logs_are_merged_and_followed(tamed: Tamed) -> None:
         seen = "".join(islice(command.stdout, 3))
     assert "ode | " in seen
     assert tamed("logs", "--all", "ode").status == 64
-
-
-def test_printed_lines_have_the_worker(tamed: Tamed) -> None:
-    """Lines that a worker prints also have its label."""
-    tamed.write("app.py", VERSE + 'print("printed", flush=True)\n')
-    daemon = tamed.start("--workers", "2", "app.py")
-    wait_for("both", lambda: len(re.findall(r"\[[12]\] WARNING output\[\d+\]: printed\n", daemon.log)) == 2)
-    daemon.signal(signal.SIGTERM)
-    daemon.wait_gone()

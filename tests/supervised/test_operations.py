@@ -18,7 +18,7 @@ import pytest
 
 from tamed._os.limits import most_workers, usable_cpus
 from tests.patience import PATIENCE, ROUNDS
-from tests.supervised.daemon import Command, Done, Tamed, command_of, is_there, wait_for
+from tests.supervised.daemon import Command, Daemon, Done, Tamed, command_of, is_there, wait_for
 from tests.supervised.talk import APPLICATION, Load, say
 
 # A module that every interpreter of ours imports first: it holds those up that run a certain module, while a
@@ -32,15 +32,15 @@ if os.path.exists(held):
     child = subprocess.Popen(["sleep", "3600"]) if os.path.exists(held + ".child") else None
     open(held + ".pid", "w").write(f"{{os.getpid()}} {{child.pid if child else 0}}")
     while os.path.exists(held):
-        time.sleep(0.01)
+        time.sleep(0.05)
 """
 
 
 class Holding:
     """Holds processes of Tamed before they begin their work."""
 
-    def __init__(self, tamed: Tamed, name: str = "") -> None:
-        self._folder = tamed.folder / f"early{name}"
+    def __init__(self, tamed: Tamed) -> None:
+        self._folder = tamed.folder / "early"
         self._folder.mkdir()
         (self._folder / "sitecustomize.py").write_text(HOLD.format(folder=self._folder))
         self.environ = {"PYTHONPATH": f"{self._folder}:{os.environ.get('PYTHONPATH', '')}"}
@@ -101,28 +101,24 @@ HELPERS = {
 }
 
 
-def test_a_helper_that_hangs_is_killed_with_its_group(tamed: Tamed) -> None:
+@pytest.mark.parametrize(
+    "module", ["trial", pytest.param("planner", marks=pytest.mark.long), "template"]
+)  # a planner and a template are waited for in the same way
+def test_a_helper_that_hangs_is_killed_with_its_group(tamed: Tamed, holding: Holding, module: str) -> None:
     """The operation fails with one line, nothing is left of the helper, and the next one works."""
-    with ExitStack() as stack:
-        hanging = {}
-        for module, (command, _) in HELPERS.items():  # at once, as each takes a quarter of a minute
-            holding = Holding(tamed, module)
-            options = ("--name", module, "--start-timeout", "15s", "--preload")
-            daemon = tamed.start_poetry(*options, env=holding.environ)
-            workers = daemon.workers()
-            holding.hold(module, with_child=True)
-            hanging[module] = daemon, workers, holding, stack.enter_context(tamed.popen(command, module))
-        for module, (daemon, workers, holding, operation) in hanging.items():
-            command, why = HELPERS[module]
-            done = end_of(operation)
-            assert (done.status, done.out) == (70, "")
-            assert re.fullmatch(rf"tamed: {re.escape(why)}.*\n", done.err)
-            wait_for("the end of the helper and its child", partial(_are_gone, holding.held(module)))
-            assert daemon.workers() == workers
-            holding.release(module)
-            assert tamed(command, module).status == 0
-            assert tamed("stop", module).status == 0
-    assert tamed.left() == {}
+    command, why = HELPERS[module]
+    options = ("--preload",) if module == "template" else ()
+    daemon = tamed.start_poetry("--start-timeout", "15s", *options, env=holding.environ)
+    workers = daemon.workers()
+    holding.hold(module, with_child=True)
+    done = tamed(command)
+    assert (done.status, done.out) == (70, "")
+    assert re.fullmatch(rf"tamed: {re.escape(why)}.*\n", done.err)
+    wait_for("the end of the helper and its child", partial(_are_gone, holding.held(module)))
+    assert daemon.workers() == workers
+    holding.release(module)
+    assert tamed(command).status == 0
+    daemon.stop()
 
 
 def test_a_stop_ends_a_helper_that_hangs(tamed: Tamed, holding: Holding) -> None:
@@ -141,41 +137,32 @@ def test_a_stop_ends_a_helper_that_hangs(tamed: Tamed, holding: Holding) -> None
 # One after the other.
 
 
-def test_requests_during_an_upgrade_wait_for_their_turn(tamed: Tamed, holding: Holding) -> None:
-    """Waiting callers are kept over the exec, and each gets the answer to its request."""
-    daemon = tamed.start_poetry(env=holding.environ)
-    holding.hold("trial")
-    with ExitStack() as stack:
-        upgrade = stack.enter_context(tamed.popen("upgrade"))
-        holding.held("trial")
-        reloads = [stack.enter_context(waiting(tamed, "reload")) for _ in range(2)]
-        scale = stack.enter_context(waiting(tamed, "scale", "3"))
-        holding.release("trial")
-        assert end_of(upgrade) == (0, "fastpoetry was upgraded: generation 2, 1 worker\n", "")
-        told = "fastpoetry was reloaded: generation 3, 1 worker\n"
-        assert [end_of(each)[:2] for each in reloads] == [(0, told)] * 2
-        assert end_of(scale)[:2] == (0, "fastpoetry has 3 workers\n")
-    assert (daemon.status()["generation"], len(daemon.workers())) == (3, 3)
-    daemon.stop()
+def test_requests_wait_for_their_turn(tamed: Tamed, holding: Holding) -> None:
+    """An upgrade runs after a reload, and a later number of workers replaces an earlier one.
 
-
-def test_requests_during_a_reload_wait_for_their_turn(tamed: Tamed, holding: Holding) -> None:
-    """An upgrade runs after it, and a later number of workers replaces an earlier one."""
+    Waiting callers are kept over the exec, and each gets the answer to its request; reloads are merged.
+    """
     daemon = tamed.start_poetry(env=holding.environ)
     holding.hold("planner")
     with ExitStack() as stack:
         reload = stack.enter_context(tamed.popen("reload"))
         holding.held("planner")
+        holding.hold("trial")
         upgrade = stack.enter_context(waiting(tamed, "upgrade"))
         early = stack.enter_context(waiting(tamed, "scale", "4"))
         late = stack.enter_context(waiting(tamed, "scale", "2"))
-        told = "tamed: a later request for another number of workers has replaced it\n"
-        assert end_of(early) == (69, "", told)
+        replaced = "tamed: a later request for another number of workers has replaced it\n"
+        assert end_of(early) == (69, "", replaced)
         holding.release("planner")
         assert end_of(reload)[:2] == (0, "fastpoetry was reloaded: generation 2, 1 worker\n")
+        holding.held("trial")
+        reloads = [stack.enter_context(waiting(tamed, "reload")) for _ in range(2)]
+        holding.release("trial")
         assert end_of(upgrade)[:2] == (0, "fastpoetry was upgraded: generation 3, 1 worker\n")
         assert end_of(late)[:2] == (0, "fastpoetry has 2 workers\n")
-    assert len(daemon.workers()) == 2
+        told = "fastpoetry was reloaded: generation 4, 2 workers\n"
+        assert [end_of(each)[:2] for each in reloads] == [(0, told)] * 2
+    assert (daemon.status()["generation"], len(daemon.workers())) == (4, 2)
     daemon.stop()
 
 
@@ -322,11 +309,12 @@ def test_a_worker_that_drains_at_an_upgrade_keeps_its_deadline(tamed: Tamed) -> 
     daemon.stop()
 
 
-def test_files_are_watched_on_after_an_upgrade_whose_reload_fails(tamed: Tamed) -> None:
-    """One process watches them, as before."""
+def test_an_upgrade_whose_reload_fails_keeps_the_template_and_the_watcher(tamed: Tamed) -> None:
+    """One process watches the files, as before; a replaced worker runs the code of its generation."""
     pytest.importorskip("watchfiles")
     app = tamed.write("app.py", APPLICATION)
-    daemon = tamed.start("--reload", app)
+    daemon = tamed.start("--preload", "--reload", app)
+    (worker,) = daemon.workers()
 
     def watchers() -> list[int]:
         return [pid for pid in tamed.processes() if "supervisor.watcher" in command_of(pid)]
@@ -336,21 +324,11 @@ def test_files_are_watched_on_after_an_upgrade_whose_reload_fails(tamed: Tamed) 
     daemon.expect_log("reload failed, generation 1")
     assert tamed("upgrade").status == 70
     wait_for("one watcher", lambda: len(watchers()) == 1)
-    app.write_text(APPLICATION)
-    daemon.expect_log("app was reloaded")
-    daemon.stop()
-
-
-def test_a_template_outlives_an_upgrade_whose_reload_fails(tamed: Tamed) -> None:
-    """A replaced worker runs the code of its generation."""
-    app = tamed.write("app.py", APPLICATION)
-    daemon = tamed.start("--preload", app)
-    (worker,) = daemon.workers()
-    app.write_text("syntax error")
-    assert tamed("upgrade").status == 70
     os.kill(worker, signal.SIGKILL)
     daemon.wait_workers(1, without=[worker])
     assert say(daemon.port, b"recite").rest == b"poem"
+    app.write_text(APPLICATION)
+    daemon.expect_log("app was reloaded")
     daemon.stop()
 
 
@@ -383,34 +361,29 @@ def test_a_stop_is_obeyed_while_many_workers_come_up(tamed: Tamed) -> None:
     assert tamed.left() == {}
 
 
-@pytest.mark.parametrize("way", ["scale", "flag", "environment", "file", "check"])
-def test_more_workers_than_make_sense_are_refused(tamed: Tamed, way: str) -> None:
+def test_more_workers_than_make_sense_are_refused(tamed: Tamed) -> None:
     """Every way to request them gives one line with the option for a large number."""
     many = str(most_workers(usable_cpus()) + 1)
     file = tamed.write("v.toml", f'[daemon]\nworkers = {many}\n[services.a]\nplugin = "fastpoetry"\n')
-    match way:
-        case "scale":
-            daemon = tamed.start_poetry()
-            done = tamed("scale", many)
-            daemon.stop()
-        case "flag":
-            done = tamed("start", "--workers", many, "fastpoetry", "--poem", tamed.poem)
-        case "environment":
-            done = tamed("start", "fastpoetry", "--poem", tamed.poem, env={"TAMED_WORKERS": many})
-        case "file":
-            done = tamed("run", file)
-        case _:
-            done = tamed("check", file)
-    assert (done.status, done.out) == (64, "")
-    assert done.err.startswith(f"tamed: {many} workers: that is more than ")
-    assert "--yes" in done.err
-    assert done.err.count("\n") == 1
+    refused = {
+        "flag": tamed("start", "--workers", many, "fastpoetry", "--poem", tamed.poem),
+        "environment": tamed("start", "fastpoetry", env={"TAMED_WORKERS": many}),
+        "file": tamed("start", file),
+        "check": tamed("check", file),
+    }
     assert tamed.left() == {}
-
-
-def test_the_supervisor_refuses_too_many_workers_itself(tamed: Tamed) -> None:
-    """It refuses any client, and any number beyond the limit."""
     daemon = tamed.start_poetry()
+    refused["scale"] = tamed("scale", many)
+    for way, done in refused.items():
+        assert (done.status, done.out) == (64, ""), way
+        assert done.err.startswith(f"tamed: {many} workers: that is more than "), way
+        assert ("--yes" in done.err, done.err.count("\n")) == (True, 1), way
+    expect_refusals(daemon)
+    daemon.stop()
+
+
+def expect_refusals(daemon: Daemon) -> None:
+    """Check that the supervisor itself refuses any client any number beyond the limit."""
     for number in (str(most_workers(usable_cpus()) + 1), str(10**400)):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(daemon.folder / "fastpoetry.sock"))
@@ -419,4 +392,3 @@ def test_the_supervisor_refuses_too_many_workers_itself(tamed: Tamed) -> None:
                 told = lines.readline()
             assert "cannot scale: " in told or "a whole number of more than 64 bits" in told
     assert len(daemon.status()["workers"]) == 1
-    daemon.stop()

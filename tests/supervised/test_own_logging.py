@@ -47,7 +47,8 @@ WAYS = {
     ("options", "way"),
     [
         *(([], way) for way in WAYS),
-        *((options, "dictConfig of a file") for options in (["--workers", "2"], ["--preload"])),
+        pytest.param(["--workers", "2"], "dictConfig of a file", marks=pytest.mark.long),
+        (["--preload"], "dictConfig of a file"),
         (["--workers", "1"], "dictConfig of a console"),
     ],
     ids=str,

@@ -54,8 +54,14 @@ def address(daemon: Daemon) -> str:
     return daemon.expect_log(r"\d INFO tamed.net: listening on (127.0.0.1:\d+)")[1]
 
 
-def test_what_happens_appears_on_the_page(tamed: Tamed, daemon: Daemon, browser: Browser) -> None:
-    """An open page shows a reload, a death, a failing check, a failed reload and the end."""
+def test_page_shows_what_happens_and_is_used_by_keyboard(
+    tamed: Tamed, daemon: Daemon, browser: Browser
+) -> None:
+    """An open page shows a reload, a death, a failing check, a failed reload and the end.
+
+    On a small screen the first key reaches the way to the log, the next one the button that stops what moves.
+    """
+    use_by_keyboard(daemon, browser)
     browser.show_as()
     browser.open(f"http://{address(daemon)}/")
     browser.wait_for("verse is running")
@@ -82,8 +88,8 @@ def test_what_happens_appears_on_the_page(tamed: Tamed, daemon: Daemon, browser:
     browser.wait_for("No connection since")
 
 
-def test_page_is_used_by_keyboard(daemon: Daemon, browser: Browser) -> None:
-    """The first key reaches the way to the log, the next one the button that stops what moves."""
+def use_by_keyboard(daemon: Daemon, browser: Browser) -> None:
+    """Press keys on a small screen."""
     browser.show_as(width=390, dark=True)
     browser.open(f"http://{address(daemon)}/")
     browser.wait_for("live")
@@ -102,7 +108,6 @@ def test_page_is_used_by_keyboard(daemon: Daemon, browser: Browser) -> None:
     assert browser.run(shown) == 0
     assert browser.run("document.documentElement.scrollWidth") <= 390
     assert browser.problems == []
-    daemon.stop()
 
 
 def test_streams_end_with_the_daemon(daemon: Daemon) -> None:

@@ -27,12 +27,12 @@ def _command(pid: int) -> str:
 def test_the_application_is_loaded_once_for_all_workers(tamed: Tamed) -> None:
     """This applies to later workers, too; all are the supervisor's children, and serve like others."""
     tamed.write("app.py", LOADED)
-    daemon = tamed.start("--preload", "--workers", "4", "app.py")
+    daemon = tamed.start("--preload", "--workers", "2", "app.py")
     workers = daemon.workers()
-    assert len(workers) == 4
+    assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    workers = daemon.wait_workers(4, without=[workers[0]])
-    assert tamed("scale", "5").status == 0
+    workers = daemon.wait_workers(2, without=[workers[0]])
+    assert tamed("scale", "3").status == 0
     for pid in workers:
         assert re.search(r"\0tamed\.worker\0app\0\d\0+$", _command(pid))
         assert f"\nPPid:\t{daemon.pid}\n" in Path(f"/proc/{pid}/status").read_text()
@@ -59,7 +59,6 @@ def test_a_reload_loads_it_anew(tamed: Tamed) -> None:
     assert done.status == 70
     assert "SyntaxError" in done.err
     assert len(daemon.workers()) == 2
-    assert tamed("upgrade").status == 70
     app.write_text(LOADED)
     assert tamed("upgrade").status == 0
     wait_for("the end of the old ones", lambda: len(tamed.processes()) == 4)

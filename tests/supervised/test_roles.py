@@ -123,16 +123,11 @@ def test_a_program_of_a_deployment_runs_once(tamed: Tamed) -> None:
     daemon.stop()
 
 
-def test_a_daemon_without_roles_says_so(tamed: Tamed) -> None:
-    """`tamed roles` of a daemon whose services all run in every worker is one line."""
-    daemon = tamed.start_poetry()
-    done = tamed("roles")
-    assert (done.status, done.out) == (0, "no service of fastpoetry runs in one worker only\n")
-    daemon.stop()
-
-
 def test_one_worker_of_a_proxy_asks_the_upstream(tamed: Tamed) -> None:
-    """With --shared the others get the poem from the worker with the role, and from another if that dies."""
+    """With --shared the others get the poem from the worker with the role, and from another if that dies.
+
+    The upstream, whose services all run in every worker, says so in one line.
+    """
     upstream = tamed.start_poetry("--name", "upstream")
     proxy = tamed.start(
         *("--workers", "3", "poetryproxy", "--port", "0", "--refresh", "1h", "--keep", "1h"),
@@ -154,6 +149,8 @@ def test_one_worker_of_a_proxy_asks_the_upstream(tamed: Tamed) -> None:
             assert read_poem(port) == POEM
         assert upstream.status()["workers"][0]["accepted"] <= fetches
     assert upstream.status()["workers"][0]["accepted"] >= 1
+    done = tamed("roles", "upstream")
+    assert (done.status, done.out) == (0, "no service of upstream runs in one worker only\n")
     for daemon in (proxy, upstream):
         assert tamed("stop", daemon.name).status == 0
     assert tamed.left() == {}

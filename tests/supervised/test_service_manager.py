@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.supervised.daemon import POEM, Tamed, read_poem, wait_for
+from tests.supervised.daemon import POEM, Tamed, read_poem
 from tests.supervised.service_manager import service_manager, stream_of_the_journal
 from tests.supervised.test_degraded import FRAGILE
 
@@ -150,21 +150,6 @@ def test_the_stacks_are_in_the_log_when_the_managers_watchdog_aborts(tamed: Tame
         process.signal(signal.SIGABRT)
         process.expect(r'File "app.py", line \d in run')
         assert process.wait() == -signal.SIGABRT
-
-
-def test_a_stop_during_a_reload_is_no_error(tamed: Tamed) -> None:
-    """The reload is cancelled; its caller gets an error, and the log has none."""
-    tamed.write("app.py", SLOW)
-    tamed.write("go", "")
-    daemon = tamed.start("app.py")
-    (tamed.folder / "go").unlink()
-    with tamed.popen("reload") as reload:
-        wait_for("the reload", lambda: daemon.status()["reloading"] and len(daemon.status()["workers"]) == 2)
-        daemon.signal(signal.SIGTERM)
-        daemon.wait_gone()
-        assert reload.communicate()[1].endswith("app stops\n")
-    assert "the reload was cancelled: app stops" in daemon.log
-    assert "ERROR" not in daemon.log
 
 
 def test_the_journal_has_the_reason_of_a_failed_start_once(tamed: Tamed) -> None:

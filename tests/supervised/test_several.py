@@ -30,14 +30,15 @@ def test_all_instances_are_listed(tamed: Tamed) -> None:
     states = {each["name"]: each["state"] for each in json.loads(done.out)}
     assert (done.status, states) == (7, {"haiku": "stopped", "lost": "failed", "ode": "running"})
     wait_for("the end of its worker", lambda: not orphans & set(tamed.processes()))
-    assert tamed("restart", "lost").status == 0
     assert tamed("stop", "--all").status == 0
-    assert tamed.left() == {}
 
 
 def test_what_has_stopped_or_failed_is_started_again(tamed: Tamed) -> None:
     """By restart, with its command line; also one whose supervisor was killed."""
-    ode, haiku = (tamed.start_poetry("--name", name, "--workers", "2") for name in ("ode", "haiku"))
+    ode, haiku = (
+        tamed.start_poetry("--name", name, "--workers", count)
+        for name, count in (("ode", "2"), ("haiku", "1"))
+    )
     assert tamed("stop", "ode").status == 0
     assert tamed("status", "ode").out.startswith("ode has stopped; tamed restart ode starts it again\n")
     haiku.signal(signal.SIGKILL)
@@ -65,20 +66,34 @@ def test_a_plan_of_another_user_is_not_started(tamed: Tamed) -> None:
 
 
 def test_a_restart_that_fails_can_be_tried_again(tamed: Tamed) -> None:
-    """The plan stays."""
+    """The reason is reported as by a start, and nothing is left but the plan."""
     tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
     tamed.start("app.py")
     tamed.write("app.py", "raise KeyError('rhyme')\n")
-    assert tamed("restart").status == 70
+    done = tamed("restart")
+    assert (done.status, done.out) == (70, "")
+    assert "app.py raised while it was loaded: KeyError: 'rhyme'" in done.err
+    assert tamed.left() == {}
     tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
     assert tamed("restart", "app").status == 0
     assert tamed("stop").status == 0
 
 
 def test_several_are_reloaded_and_stopped(tamed: Tamed) -> None:
-    """A name that does not run is reported, and does not keep the others from it."""
+    """A name that does not run is reported, and does not keep the others from it.
+
+    A name may be left out while one instance runs; with none or several, the error lists them.
+    """
+    done = tamed("status")
+    nothing = f"tamed: nothing is running: there is no instance in {tamed.rundir}\n"
+    assert (done.status, done.err) == (69, nothing)
     for name in ("haiku", "ode"):
         tamed.start_poetry("--name", name)
+    done = tamed("stop")
+    assert (done.status, done.err) == (64, "tamed: several instances run: haiku, ode; name one of them\n")
+    done = tamed("logs", "ballad")
+    assert (done.status, done.err) == (69, "tamed: ballad is not running; running: haiku, ode\n")
+    assert [each["name"] for each in json.loads(tamed("status", "--json").out)] == ["haiku", "ode"]
     done = tamed("reload", "haiku", "ode")
     assert done.status == 0
     assert done.out.splitlines() == [

@@ -91,7 +91,18 @@ def test_quit_ends_at_once(daemon: Daemon) -> None:
 
 
 def test_stop_shows_how_many_connections_are_open(daemon: Daemon) -> None:
-    """The number is shown on a terminal, while the command waits."""
+    """The number is shown on a terminal, while the command waits.
+
+    Clients of the control socket who say nothing hold up nobody: neither other requests nor the end.
+    """
+    silent = []
+    for number in range(20):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(daemon.folder / "app.sock"))
+        if number % 2:
+            client.sendall(b'{"command": "sta')
+        silent.append(client)
+    assert daemon.status()["pid"] == daemon.pid
     ours, theirs = pty.openpty()
     with (
         connected(daemon.port) as (_, sock),
@@ -108,6 +119,9 @@ def test_stop_shows_how_many_connections_are_open(daemon: Daemon) -> None:
     os.close(ours)
     assert (command.returncode, out) == (0, "app has stopped\n")
     assert daemon.tamed.left() == {}
+    for client in silent:
+        assert client.recv(100) == b""
+        client.close()
 
 
 def test_stop_waits_no_longer_than_it_is_told(daemon: Daemon) -> None:
@@ -155,19 +169,3 @@ def test_a_worker_that_does_not_stop_is_ended_by_force(tamed: Tamed, app: Path) 
     assert f"worker {worker} does not stop: its stacks follow, then it is killed\n" in daemon.log
     assert re.search(rf'output\[{worker}\]:   File ".*app.py", line 9 in recite\n', daemon.log)
     assert tamed.left() == {}
-
-
-def test_clients_of_the_control_socket_who_say_nothing_hold_up_nobody(daemon: Daemon) -> None:
-    """Silent clients delay neither other requests nor the end."""
-    silent = []
-    for number in range(20):
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(str(daemon.folder / "app.sock"))
-        if number % 2:
-            client.sendall(b'{"command": "sta')
-        silent.append(client)
-    assert daemon.status()["pid"] == daemon.pid
-    daemon.stop()
-    for client in silent:
-        assert client.recv(100) == b""
-        client.close()

@@ -44,7 +44,9 @@ def seen(tamed: Tamed, name: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-@pytest.mark.parametrize("options", [[], ["--preload"]], ids=["", "preloaded"])
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["--preload"], marks=pytest.mark.long)], ids=["", "preloaded"]
+)
 def test_event_is_delivered_once_or_to_every_worker(tamed: Tamed, options: list[str]) -> None:
     """Another worker sees a death, also after a reload and an upgrade, whose workers subscribe anew."""
     tamed.write("verse.py", APPLICATION)

@@ -60,7 +60,7 @@ def test_a_daemon_outlives_the_terminal_that_started_it(tamed: Tamed) -> None:
     assert tamed.left() == {}
 
 
-@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [pytest.param("<&-", marks=pytest.mark.long), "<&- >&- 2>&-"])
 def test_a_daemon_can_be_started_without_the_usual_descriptors(tamed: Tamed, closed: str) -> None:
     """None of its files gets the number of a standard stream."""
     command = f'exec "$0" -m tamed start fastpoetry --port 0 --poem poem.txt {closed}'
@@ -108,7 +108,10 @@ def _answers(path: Path) -> bool:
 
 
 @needs_root
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 128 + 3)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 0), pytest.param(signal.SIGQUIT, 128 + 3, marks=pytest.mark.long)],
+)
 def test_it_is_a_good_pid_1(tamed: Tamed, number: signal.Signals, status: int) -> None:
     """In a container it reaps orphans, and signals end it, although the kernel protects pid 1 from most."""
     tamed.write("app.py", APPLICATION)
@@ -156,7 +159,12 @@ def _without_workers(tamed: Tamed) -> TamedProcess:
 @needs_root
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 0), (signal.SIGQUIT, 128 + 3)],
+    [
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.long),
+        (signal.SIGHUP, 0),
+        (signal.SIGQUIT, 128 + 3),
+    ],
 )
 def test_a_process_without_workers_is_a_good_pid_1(tamed: Tamed, number: signal.Signals, status: int) -> None:
     """Strangers are reaped and their statuses mean nothing; every signal has the effect of any other day."""

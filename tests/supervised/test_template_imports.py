@@ -74,9 +74,8 @@ CASES: dict[str, set[str]] = {
     "--plugin-dir . given --most 2MB --kind other": {"tamed_plugin_given", "answer"},
     "--plugin-dir . app.toml": {"tamed_plugin_given", *FILE},
     "--preload app.py": set(),
-    "--ops unix:ops.sock app.py": FILE,
-    "--max-worker-age 1h app.py": FILE,
-    "--cluster etcd://127.0.0.1:2379 app.py": FILE,  # nobody asks it: there is no role
+    # Nobody asks the cluster: there is no role.
+    "--ops unix:ops.sock --max-worker-age 1h --cluster etcd://127.0.0.1:2379 app.py": FILE,
 }
 
 
@@ -92,6 +91,6 @@ def test_a_worker_imports_the_application_only(tamed: Tamed, words: str, own: se
         "app.toml": DEPLOYMENT,
     }.items():
         tamed.write(name, text)
-    daemon = tamed.start("--workers", "2", *words.split(), env={"PYTHONPATH": str(tamed.folder)})
+    daemon = tamed.start("--workers", "1", *words.split(), env={"PYTHONPATH": str(tamed.folder)})
     assert set(read_poem(daemon.port).decode().split()) == own
     daemon.stop()

@@ -39,10 +39,11 @@ class Terminal:
 
     def __init__(self, tamed: Tamed) -> None:
         self._tamed = tamed
-        self._socket = tamed.folder / f"tmux-{uuid.uuid4().hex[:8]}"
+        self._socket = tamed.folder / "none"
 
     def run(self, *arguments: str, **environment: str) -> None:
         """Run the command, and show its exit status when it has ended."""
+        self._socket = self._tamed.folder / f"tmux-{uuid.uuid4().hex[:8]}"  # the last one may be ending
         command = shlex.join([sys.executable, "-m", "tamed", *arguments])
         shell = f"{command}; echo it ended with $?; exec cat"
         self._tmux("new-session", "-d", "-x", "120", "-y", "30", shell, **environment)
@@ -117,23 +118,15 @@ def test_top_shows_a_daemon_as_it_changes(tamed: Tamed, terminal: Terminal) -> N
 
 
 def test_top_of_a_name_says_that_the_daemon_is_gone(tamed: Tamed, terminal: Terminal) -> None:
-    """The command continues, since the daemon may come back."""
-    tamed.write("verse.py", APPLICATION)
-    daemon = tamed.start("--workers", "1", "verse.py")
-    terminal.run("top", "verse")
-    terminal.wait_for("1 of 1 workers ready")
-    daemon.signal(signal.SIGKILL)
-    terminal.wait_for("verse is not running")
-    terminal.press("q")
-    terminal.wait_for("it ended with 0")
+    """The command continues, since the daemon may come back.
 
-
-def test_top_needs_the_extra_and_a_daemon(tamed: Tamed, terminal: Terminal) -> None:
-    """Without, it is one line with the remedy."""
+    Without the daemon at the start, or without the extra, it is one line with the remedy.
+    """
     terminal.run("top", "verse")
     assert "tamed: verse is not running" in terminal.wait_for("it ended with 69")
     terminal.close()
-    daemon = tamed.start_poetry("--workers", "1")
+    tamed.write("verse.py", APPLICATION)
+    daemon = tamed.start("--workers", "1", "verse.py")
     folder = tamed.folder / "without"
     folder.mkdir()
     (folder / "prompt_toolkit.py").write_text('raise ModuleNotFoundError("no", name="prompt_toolkit")\n')
@@ -141,7 +134,12 @@ def test_top_needs_the_extra_and_a_daemon(tamed: Tamed, terminal: Terminal) -> N
     shown = terminal.wait_for("it ended with 78")
     assert "tamed top: prompt_toolkit is not installed; pip install 'tamed[top]'" in shown
     terminal.close()
-    daemon.stop()
+    terminal.run("top", "verse")
+    terminal.wait_for("1 of 1 workers ready")
+    daemon.signal(signal.SIGKILL)
+    terminal.wait_for("verse is not running")
+    terminal.press("q")
+    terminal.wait_for("it ended with 0")
 
 
 def test_top_needs_a_terminal(tamed: Tamed) -> None:

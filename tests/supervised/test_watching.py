@@ -27,7 +27,7 @@ def _start(tamed: Tamed, *target: str | Path) -> TamedProcess:
     return tamed.foreground("run", "--reload", *target, env={"PYTHONPATH": str(tamed.folder)})
 
 
-@pytest.mark.parametrize("preload", [[], ["--preload"]])
+@pytest.mark.parametrize("preload", [[], pytest.param(["--preload"], marks=pytest.mark.long)])
 def test_a_module_that_changes_is_taken(tamed: Tamed, preload: list[str]) -> None:
     """A broken module is reported, and the last good one serves until it is repaired."""
     tamed.write("app.py", APPLICATION)

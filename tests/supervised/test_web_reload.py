@@ -30,6 +30,9 @@ async def application(scope, receive, send):
     await send({"type": "http.response.body", "body": b"done\\n"})
 """
 
+_PAUSE = 0.005 if ROUNDS == 1 else 0.0
+"""Seconds between two requests of a client: each asks many times while a worker comes or goes."""
+
 _IDLE = 0.5
 """Seconds after an answer from which a connection may be closed while the next request is on its way."""
 
@@ -67,7 +70,7 @@ class Clients:
             thread.join(PATIENCE)
 
     def _ask(self, kind: str, once: Callable[[], int]) -> None:
-        while not self._is_over.is_set():
+        while not self._is_over.wait(_PAUSE):
             try:
                 count = once()
             except (OSError, http.client.HTTPException, AssertionError, ConnectionClosed) as error:
@@ -81,7 +84,7 @@ class Clients:
         count, answered_at, will_close = 0, time.monotonic(), False
         client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
-            while not will_close and not self._is_over.is_set():
+            while not will_close and not self._is_over.wait(_PAUSE):
                 client.request("GET", "/")
                 response = client.getresponse()
                 assert response.read() == b"done\n"
@@ -111,7 +114,7 @@ class Clients:
             socket.create_connection(("127.0.0.1", self._port), PATIENCE) as sock,
             Http2Client(sock) as client,
         ):
-            while not client.goaways and not self._is_over.is_set():
+            while not client.goaways and not self._is_over.wait(_PAUSE):
                 numbers = [client.request() for _ in range(10)]
                 answers = [client.answer(number) for number in numbers]
                 if client.has_ended or client.goaways:
@@ -128,7 +131,7 @@ class Clients:
         count = 0
         try:
             with connect(f"ws://127.0.0.1:{self._port}/", open_timeout=PATIENCE, proxy=None) as client:
-                while not self._is_over.is_set():
+                while not self._is_over.wait(_PAUSE):
                     client.send("verse")
                     assert client.recv(PATIENCE) == "verse"
                     count += 1
