@@ -256,7 +256,7 @@ def test_workers_that_leak_are_replaced_and_no_client_notices(tamed: Tamed) -> N
         wait_for("the end of the first", lambda: not set(daemon.workers()) & set(first))
     assert load.failed == []
     told = daemon.expect_log(
-        r"worker \d+ uses (\S+) MB, more than 90.0 MB \(max-worker-memory\): another one takes"
+        r"worker \d+ uses (\S+) MB, more than 90.0 MB \(max-worker-memory\): replacing it"
     )
     assert float(told[1]) > 90
     daemon.stop()

@@ -42,7 +42,7 @@ FAULTS = {
     "the poem is missing": Fault(
         ["fastpoetry", "--port", "0", "--poem", "none.txt"],
         66,
-        r"tamed: service fastpoetry/poetry failed in start: cannot read the poem none.txt: .*; name a .*",
+        r"tamed: service fastpoetry/poetry failed in start: cannot read the poem none.txt: .*; use a .*",
     ),
     "an async start raises": Fault(
         ["app.py"],

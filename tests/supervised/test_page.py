@@ -82,7 +82,7 @@ def test_page_shows_what_happens_and_is_used_by_keyboard(
     tamed.write("verse.py", "this is no Python\n")
     assert tamed("reload", daemon.name).status != 0
     browser.wait_for("the reload failed")
-    browser.wait_for("reload failed, generation 2 goes on")  # in the log
+    browser.wait_for("reload failed, generation 2 continues")  # in the log
     assert browser.problems == []
     daemon.stop()
     browser.wait_for("No connection since")

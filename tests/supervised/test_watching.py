@@ -39,7 +39,7 @@ def test_a_module_that_changes_is_taken(tamed: Tamed, preload: list[str]) -> Non
         process.expect("generation 2")
         assert read_poem(port) == b"second"
         _write(tamed, "b'broken")
-        process.expect("reload failed, generation 2 goes on")
+        process.expect("reload failed, generation 2 continues")
         process.expect("SyntaxError")
         assert read_poem(port) == b"second"
         _write(tamed, "b'third'")

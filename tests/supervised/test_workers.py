@@ -155,7 +155,7 @@ def test_a_stop_while_replacements_fail_has_status_0(tamed: Tamed) -> None:
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
         process.expect(
-            r"ERROR tamed: worker \d+ failed: app.py raised while it was loaded: KeyError: 'rhyme'; another"
+            r"ERROR tamed: worker \d+ failed: app.py raised while it was loaded: KeyError: 'rhyme'; starting"
         )
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
@@ -190,9 +190,9 @@ ASKED = [
     (b'{"command": "scale", "workers": %s}' % (b"9" * 401), "64 bits"),
     (b'{"command": "scale", "workers": true}', "workers: expected a whole number"),
     (b'{"command": "scale", "workers": 2.0}', "workers: expected a whole number"),
-    (b'{"command": "scale", "workers": Infinity}', "no JSON"),
+    (b'{"command": "scale", "workers": Infinity}', "not JSON"),
     (b'{"command": ["status"]}', "command: expected a text"),
-    (b"\xff", "no JSON"),
+    (b"\xff", "invalid JSON"),
     (b'{"command": "%s"}' % (b"x" * 100_000), "longer than"),
 ]
 
