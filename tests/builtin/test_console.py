@@ -156,7 +156,7 @@ def test_ctrl_c_ends_a_runaway_line(verse: Verse, body: str) -> None:
 
 @needs_client
 def test_a_key_that_is_not_authorized(verse: Verse, tmp_path: Path) -> None:
-    """Without a key that is in the file nobody comes in; a key that is taken out has to stay outside too."""
+    """A key that is not in the file is refused, also after its removal from it."""
     assert verse.run("1").returncode == 0
     (tmp_path / "authorized_keys").write_text("")
     done = verse.run("1")
@@ -220,7 +220,7 @@ async def test_nothing_but_prompts(keys: Path) -> None:
 
 
 async def test_too_many_sessions(keys: Path) -> None:
-    """One session more than there may be is told so."""
+    """A session beyond the limit is refused with a message."""
     async with prompt(keys, max_sessions=1) as there, asyncssh.connect(**there) as connection:
         first = await connection.create_process(term_type="xterm")
         await first.stdout.readuntil(">>> ")
@@ -279,7 +279,7 @@ async def test_a_client_that_leaves_ends_its_line(keys: Path) -> None:
 
 
 async def test_many_silent_connections(keys: Path) -> None:
-    """More connections than are let in at once, which say nothing, keep somebody waiting for a while only."""
+    """Silent connections beyond the limit delay a client only for a while."""
     async with prompt(keys, login_timeout=Duration("500ms")) as there:
         flood = [await asyncio.open_connection(there["host"], there["port"]) for _ in range(60)]
         async with asyncssh.connect(**there) as connection:
@@ -361,6 +361,6 @@ async def test_files_that_are_not_right(keys: Path, file: str, mode: int, text: 
 
 
 def test_somebody_must_be_able_to_log_in(tmp_path: Path) -> None:
-    """Neither keys nor passwords is a mistake in the options."""
+    """Options without keys and passwords are refused."""
     with pytest.raises(ValueError, match="--authorized-keys or --password-file"):
         Options(host_key=tmp_path / "key")

@@ -146,7 +146,7 @@ async def test_a_status_that_means_success_is_no_failure(tmp_path: Path) -> None
 
 
 async def test_a_program_that_fails_at_once_fails_the_start() -> None:
-    """If it does not even run for `ready-after`; so nobody is told that it is ready."""
+    """If it does not run for `ready-after`, no readiness is reported."""
     with pytest.raises(ServiceFailed, match="ended with status 4") as caught:
         async with run(shell("exit 4"), ready_after=Duration("10s")):
             pass
@@ -163,7 +163,7 @@ async def test_a_program_that_does_its_work_and_ends_has_started() -> None:
 async def test_a_stubborn_program_is_killed_at_its_deadline_with_all_it_has_started(
     marked: Marked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Children in its group, in others, in other sessions, and a daemon that nobody is the parent of."""
+    """This includes children in its group, in other groups and sessions, and an orphaned daemon."""
     service = run(python(STUBBORN_FAMILY), stop_timeout=Duration("300ms"), environment=marked.environment)
     with nothing_left(marked):
         async with service:
@@ -226,7 +226,7 @@ async def test_a_program_that_is_killed_is_started_again(caplog: pytest.LogCaptu
 
 
 async def test_a_program_dies_with_its_shim(marked: Marked) -> None:
-    """And with it what it has started; it is started again."""
+    """Its processes are killed with it, and it is started again."""
     command = shell("setsid sleep 600 & sleep 600; true")
     async with run(command, environment=marked.environment, restart_pause=Duration(0)) as service:
         await until("the children", lambda: len(marked.processes()) == 3)

@@ -99,7 +99,7 @@ def test_what_is_no_poem_and_endpoint_is_refused(text: str) -> None:
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """And what was read is written in a form that is read as the same."""
+    """The written form of a value is read as the same value."""
     try:
         read = PoemAt.parse(text)
     except ValueError:

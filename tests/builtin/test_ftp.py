@@ -127,7 +127,7 @@ def test_a_file_is_sent_from_where_the_client_wants(root: Path) -> None:
 
 @every_attempt
 def test_nobody_gets_out_of_the_root(root: Path, attempt: str) -> None:
-    """No command gets anything of it, neither by a path at once nor a step at a time."""
+    """No command reaches a file outside, neither by one path nor step by step."""
     attempt = attempt[:500]  # longer ones are no paths to begin with
     with served(root) as server, client_of(server) as client:
         for command in ("SIZE", "MDTM", "MLST", "CWD"):
@@ -184,7 +184,7 @@ def test_users_who_may_write_change_what_is_in_the_root(root: Path, passwords: P
 
 @every_attempt
 def test_nobody_writes_out_of_the_root(root: Path, passwords: Path, attempt: str, tmp_path: Path) -> None:
-    """Neither by storing, nor by renaming into or from it."""
+    """Neither a store nor a rename reaches a file outside."""
     attempt = attempt[:500]
     with (
         served(root, passwords=passwords, write=True) as server,
@@ -257,7 +257,7 @@ def test_the_address_behind_nat_is_told(root: Path) -> None:
 
 
 def test_a_data_connection_from_elsewhere_is_sent_away(root: Path) -> None:
-    """Who connects from another address gets nothing, and does not take the place of the client."""
+    """A connection from another address is closed, and does not replace the client's."""
     with served(root) as server, client_of(server) as client:
         port = int(re.findall(r"\d+", say(client, "EPSV"))[-1])
         with (
@@ -361,7 +361,7 @@ def test_an_offset_past_everything_fails_the_transfer_only(root: Path) -> None:
 
 
 def test_silence_is_cut(root: Path) -> None:
-    """A client that says nothing is told so, and closed."""
+    """A silent client gets a message and is disconnected."""
     with served(root, idle=Duration("100ms")) as server:
         greeting, farewell = server.fetch().splitlines()
         assert greeting.startswith(b"220")
@@ -369,7 +369,7 @@ def test_silence_is_cut(root: Path) -> None:
 
 
 def test_a_stalled_transfer_is_cut(root: Path) -> None:
-    """The data connection is reset, so that nobody takes what came for the whole file."""
+    """The data connection is reset, so that the client does not mistake a part for the whole file."""
     (root / "long").write_bytes(bytes(32 << 20))
     with (
         served(root, stall=Duration("200ms")) as server,

@@ -96,7 +96,7 @@ def test_lftp_mirrors_a_tree(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_transfer_in_progress_is_finished_by_a_stop(root: Path) -> None:
-    """It is sent to its end; a client that transfers nothing is told so at once."""
+    """The transfer ends normally; an idle client gets a message at once."""
     (root / "long").write_bytes(bytes(range(256)) * 65536)
     with serving("--root", root) as (process, address), ftplib.FTP() as busy, ftplib.FTP() as idle:
         host, _, port = address.rpartition(":")

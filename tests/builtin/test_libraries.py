@@ -84,7 +84,7 @@ def test_a_library_has_what_is_used_of_it(library: str) -> None:
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_has_an_upper_bound(library: str) -> None:
-    """A release that may break a service is not installed before somebody has tried it."""
+    """A release that may break a service is not installed before it was tried."""
     wanted = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]
     (requirement,) = (each for each in wanted if each.name == library)
     assert any(each.operator == "<" for each in requirement.specifier)

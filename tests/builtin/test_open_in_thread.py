@@ -71,6 +71,6 @@ def test_what_is_made_after_the_event_loop_has_ended_is_closed() -> None:
 
 @pytest.mark.anyio
 async def test_what_is_raised_goes_through() -> None:
-    """And there is nothing to close."""
+    """No file is left to close."""
     with pytest.raises(ZeroDivisionError):
         await open_in_thread(lambda: 1 // 0, lambda _: pytest.fail("there is nothing"))

@@ -55,7 +55,7 @@ def test_a_poem_is_fetched_when_it_is_first_asked_for() -> None:
 
 
 def test_it_is_fetched_anew_when_it_is_older_than_the_limit() -> None:
-    """And not before; all who come at that time share one fetch."""
+    """All requests at that time share one fetch."""
 
     async def main() -> None:
         fetch = Fetch()

@@ -121,7 +121,7 @@ async def test_the_fetch_is_cancelled_when_no_client_is_left(cut: bool) -> None:
 
 
 async def test_a_client_that_has_closed_only_its_side_gets_the_poem() -> None:
-    """As ``nc -N`` does with an empty input; whether it still reads, nobody can tell."""
+    """``nc -N`` closes its side so; the proxy cannot know whether it still reads."""
     async with Upstream(POEM) as upstream, proxy(upstream, half_closed=Duration("1m")) as poems:
         upstream.release.clear()
         reader, writer = await poems.connect()
@@ -158,7 +158,7 @@ async def test_an_address_with_too_many_connections_is_refused_more() -> None:
 
 
 async def test_what_a_client_sends_is_thrown_away() -> None:
-    """A poetry server has nothing to be told."""
+    """A poetry server reads no input."""
     async with Upstream(POEM) as upstream, proxy(upstream) as poems:
         upstream.release.clear()
         chatty = asyncio.create_task(poems.fetch(send=b"\0rubbish" * 100_000))
@@ -214,7 +214,7 @@ async def test_a_client_that_does_not_read_is_cut() -> None:
 
 @pytest.mark.parametrize("upstream", [":10000", "fd://3", "systemd://verse", "tls://localhost:1?cert=a.pem"])
 def test_an_upstream_must_be_one_that_can_be_fetched_from(upstream: str) -> None:
-    """The mistake is told when the plugin is made, not when the first client comes."""
+    """The error is raised when the plugin is created, not when the first client connects."""
     with pytest.raises(ConfigurationError, match=r"upstream .*: expected HOST:PORT or unix:PATH"):
         poetryproxy(Options(upstream=Endpoint.parse(upstream)))
 

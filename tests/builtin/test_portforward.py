@@ -170,7 +170,7 @@ async def test_a_trusted_proxy_is_believed(header: bytes, caplog: pytest.LogCapt
 
 
 async def test_others_are_not_believed() -> None:
-    """What looks like a header is forwarded like anything else."""
+    """Bytes that look like a header are forwarded as data."""
     trusted = [Network.parse("10.0.0.0/8"), Network.parse("unix")]
     async with (
         server() as target,
@@ -229,7 +229,7 @@ async def test_connections_go_to_the_upstream_with_the_fewest() -> None:
 
 
 async def test_an_upstream_that_fails_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    """The client does not notice; after the second failure it is down, which is told once."""
+    """The client does not notice; after the second failure the upstream is down, which is logged once."""
     with unused_port() as port:
         async with answering(b"a") as a, forward(f"127.0.0.1:{port}", a) as service:
             for _ in range(6):
@@ -320,7 +320,7 @@ def test_options_that_do_not_fit(options: Settings, why: str) -> None:
 
 @pytest.mark.parametrize("to", ["fd://3", "systemd://x", ":80", "127.0.0.1:0"])
 def test_upstreams_that_nobody_can_connect_to(to: str) -> None:
-    """Inherited sockets, every interface and port 0 are for servers."""
+    """Inherited sockets, every interface and port 0 are refused."""
     with pytest.raises(ConfigurationError, match=f"cannot forward to {to}"):
         portforward(Options(listen=[Endpoint.parse(":0")], to=[Endpoint.parse(to)]))
 
@@ -352,7 +352,7 @@ def test_health() -> None:
 
 
 async def test_those_that_are_down_come_last() -> None:
-    """And are tried all the same when the others fail."""
+    """They are tried when the others fail."""
     time = [0.0]
     with unused_port() as one, unused_port() as two:
         upstreams = [

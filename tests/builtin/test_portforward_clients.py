@@ -120,7 +120,7 @@ def haproxy(folder: Path, front: str, back: str) -> Iterator[int]:
 @needs("haproxy")
 @pytest.mark.parametrize("send", ["send-proxy", "send-proxy-v2"])
 def test_haproxy_tells_us_who_the_client_is(send: str, port: int, tmp_path: Path) -> None:
-    """What the log says is the client's own address, behind a haproxy that we trust."""
+    """The log has the client's own address, behind a trusted haproxy."""
     with forward("--to", f"127.0.0.1:{port}", "--proxy-from", "127.0.0.1") as process:
         upstream = f"server s 127.0.0.1:{port_of(process)} {send}"
         back = f"default_backend tamed\nbackend tamed\n mode tcp\n {upstream}"

@@ -141,7 +141,7 @@ def test_a_program_is_told_of_its_connection() -> None:
 
 @pytest.mark.anyio
 async def test_messages_of_other_users_do_not_count() -> None:
-    """Whoever can reach the socket can write to it, but the kernel tells who it was."""
+    """Any process may write to the socket, but the kernel gives the sender's credentials."""
     notifies = Notifies()
     for uids, is_ready in (({os.geteuid() + 1}, False), ({os.geteuid()}, True)):
         address = notifies.begin(uids)["NOTIFY_SOCKET"]

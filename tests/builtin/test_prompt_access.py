@@ -51,7 +51,7 @@ def test_one_endpoint_of_several() -> None:
 
 
 def test_limits_that_let_nobody_in() -> None:
-    """A limit of nothing is a mistake."""
+    """A limit of 0 is refused."""
     with pytest.raises(ValueError, match="max-sessions"):
         Options(max_sessions=0)
     with pytest.raises(ValueError, match="max-line"):
@@ -77,7 +77,7 @@ def test_the_default_is_a_socket_of_ones_own() -> None:
 
 
 def test_nobody_is_let_in_as_root_without_a_password() -> None:
-    """The flag does not help a process that is root when it starts: one line says why, and what to do."""
+    """The flag does not help a process started as root: one line has the reason and the remedy."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     done = subprocess.run(

@@ -84,7 +84,7 @@ async def test_interrupting_a_line_leaves_the_tasks_of_others_alone(how: str) ->
 
 
 async def test_names_last() -> None:
-    """What a line defines is there for the next, and only in its session."""
+    """Names that a line defines are available to later lines of its session only."""
     one, other = Session(), Session()
     await one.type("x = 7")
     await one.type("async def f(): return await asyncio.sleep(0, x)", "")
@@ -135,7 +135,7 @@ async def test_mistakes_are_told() -> None:
 
 
 async def test_deep_nesting_is_a_mistake_like_others() -> None:
-    """What no compiler takes is told, and does no harm."""
+    """A line that the compiler cannot parse gives an error, and the session continues."""
     session = Session()
     assert "Error" in await session.type("(" * 3000 + ")" * 3000)
     assert "Error" in await session.type("-" * 9000 + "1")
@@ -173,7 +173,7 @@ async def test_output_stays_in_its_session(capsys: pytest.CaptureFixture[str], t
 
 
 async def test_the_limit_of_output() -> None:
-    """What a line prints beyond the limit is dropped, which is told once; the next line has its own."""
+    """Output of a line beyond the limit is dropped with one message; the next line has its own limit."""
     session = Session(limit=10)
     assert await session.type("for i in range(9): print('abcd')", "") == (
         "abcd\nabcd\n\n... output truncated: the limit for a line is 10 characters\n"

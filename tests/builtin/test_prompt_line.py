@@ -141,7 +141,7 @@ def test_what_comes_too_late() -> None:
 
 
 def test_exceptions_pass() -> None:
-    """What the function raises is raised."""
+    """Exceptions of the function are raised."""
     with pytest.raises(ZeroDivisionError):
         InterruptibleCall(lambda: 1 // 0).run()
 

@@ -84,7 +84,7 @@ async def test_the_end_of_one_direction_is_passed_on() -> None:
 
 
 async def test_a_side_that_takes_nothing_makes_the_other_wait() -> None:
-    """What is kept for it does not grow: the sender stands still."""
+    """The buffer for it is bounded: the sender waits."""
     enough = asyncio.Event()
 
     async def take_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,7 +131,7 @@ async def test_what_moves_is_not_idle() -> None:
 
 @pytest.mark.parametrize("who", ["client", "target"])
 async def test_a_reset_resets_the_other_side(who: str) -> None:
-    """And is not taken for an end."""
+    """A reset is not forwarded as an end of data."""
     gone: list[bool] = []
 
     async def watch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -42,7 +42,7 @@ async def begun(shared: SharedCall[int], count: int) -> list[asyncio.Task[int]]:
 
 
 async def test_all_who_wait_share_one_call() -> None:
-    """And who comes after it has ended begins a new one."""
+    """A caller after its end begins a new call."""
     work = Work()
     shared = SharedCall(work.__call__)
     tasks = await begun(shared, 100)

@@ -120,7 +120,7 @@ async def test_versions_4_and_4a() -> None:
     [("169.254.169.254", 2), ("0.0.0.0", 2), ("224.0.0.1", 2), ("8.8.8.8", 2)],
 )
 async def test_refused_targets(target: str, code: int, caplog: pytest.LogCaptureFixture) -> None:
-    """The client is told in its version's words, and the log says why."""
+    """The client gets its version's error code, and the log has the reason."""
     caplog.set_level(logging.INFO, "tamed.builtin")
     async with proxy() as service:
         async with connected(service) as client:

@@ -289,7 +289,7 @@ async def test_a_statement_that_is_too_long() -> None:
 
 
 async def test_output_is_cut() -> None:
-    """A line may print so much, and then it is told that the rest is not shown; the next line may print."""
+    """Output of a line beyond the limit is replaced by a message; the next line has its own limit."""
     async with prompt(max_output=Size(1000)) as (_, path):
         answer = await said(path, b"for i in range(10**4): print('x' * 99)\n\n1+1\nexit()\n")
     assert answer.count(b"x") < 1000
@@ -313,7 +313,7 @@ async def test_browsers_are_hung_up_on(request_: bytes, tmp_path: Path) -> None:
 
 
 async def test_too_many_sessions() -> None:
-    """One session more than there may be is told so, and closed; when one has ended there is room again."""
+    """A session beyond the limit gets a message and is closed; a session that ends makes room."""
     async with prompt(max_sessions=1) as (_, path):
         reader, writer = await asyncio.open_unix_connection(path)
         await reader.readuntil(b">>> ")
@@ -333,7 +333,7 @@ async def test_idle_sessions_end() -> None:
 
 
 async def test_silence_at_the_login(tmp_path: Path) -> None:
-    """Whoever says nothing at the login is sent away."""
+    """A client that is silent at the login is disconnected."""
     users = tmp_path / "users"
     users.write_text("")
     users.chmod(0o600)
@@ -363,7 +363,7 @@ async def test_a_client_that_leaves_ends_its_line() -> None:
 
 
 async def test_stopping_ends_sessions() -> None:
-    """A server that stops says so to whoever is there, and does not wait for what runs."""
+    """A stop sends a message to each client, and does not wait for running lines."""
     async with prompt() as (_, path):
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"print('begun')\nwhile True: pass\n\n")
