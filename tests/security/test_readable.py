@@ -58,7 +58,7 @@ def test_a_file_that_the_user_cannot_read_fails_the_start(
     assert name in done.err
     if options or name == "app.py":
         assert (done.status, f"user nobody cannot read {files[name]}" in done.err) == (77, True), done
-        assert "let nobody read it" in done.err
+        assert "give nobody permission to read it" in done.err
     assert public_tamed.left() == {}
 
 

@@ -161,7 +161,7 @@ def test_what_is_too_much_is_counted(piped: Piped) -> None:
     last = got[-1]
     assert isinstance(last, Record)
     assert (last.origin.severity, last.origin.name) == (4, "tamed")
-    assert b"did not take them" in last.text
+    assert b"did not accept them" in last.text
 
 
 def test_a_mistake_in_a_logging_call_does_not_reach_the_caller(
