@@ -2,6 +2,7 @@
 
 import re
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,25 @@ def test_a_second_interrupt_does_not_wait(long_poem: Path) -> None:
             process.expect("SIGINT: stopping$")
             process.signal(signal.SIGINT)
             assert process.wait() == -signal.SIGINT
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "1"]], ids=["alone", "supervised"])
+def test_terms_until_it_is_gone_change_nothing(application: Write, options: list[str]) -> None:
+    """A SIGTERM may come at any moment, even while the interpreter ends: the status stays 0."""
+    with TamedProcess("run", *options, application(SERVICES)) as process:
+        process.expect("is ready")
+        ended = threading.Event()
+
+        def send() -> None:
+            while not ended.wait(0.001):  # a faster sender would leave the process no time
+                process.signal(signal.SIGTERM)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        status = process.wait()
+        ended.set()
+        sender.join()
+    assert status == 0, process.output
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

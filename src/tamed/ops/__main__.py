@@ -74,7 +74,7 @@ async def _live(link: Link, handler: PipeHandler, application: Application) -> i
     async def prepared() -> None:
         return
 
-    requests = StopRequests()
+    requests = StopRequests(ends_process=True)
     with link.open(requests.request), handler.open():
         ending = await live(
             application,

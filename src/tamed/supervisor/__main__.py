@@ -8,6 +8,7 @@ state that the previous program of this process exported.
 """
 
 import faulthandler
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from tamed.supervisor.holdings import Holdings
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.posix import print_error
-from tamed.supervisor.supervisor import Phase
+from tamed.supervisor.supervisor import SIGNALS, Phase
 from tamed.unix.detach import Reporter
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.unix.process import end_by_signal
@@ -48,6 +49,9 @@ def main() -> NoReturn:
         print_error(why)
     if reporter is not None:
         reporter.failed(why, status or ExitStatus.SOFTWARE)  # does nothing if a report was sent before
+    # At its end, the interpreter would restore the default action of signals that have a handler.
+    for number in {*SIGNALS} - {signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD}:
+        signal.signal(number, signal.SIG_IGN)
     if status < 0:
         status = end_by_signal(-status)
     sys.exit(status)

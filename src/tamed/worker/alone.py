@@ -195,7 +195,7 @@ async def _live(
                     prepared=prepared,
                     ready=ready,
                     stopping=stopping,
-                    requests=StopRequests(signals=signals),
+                    requests=StopRequests(signals=signals, ends_process=True),
                     delay=StopDelay(daemon.stop_delay, delayed),
                 )
     except TimeoutError:

@@ -161,16 +161,24 @@ class StopRequests:
 
     While this context is entered, ``signals`` count as requests. ``again``, if set, is called for the first
     request after that. After a request, a further SIGINT ends the process at once; SIGQUIT does so at any
-    time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``; tests pass another function.
+    time. ``stop`` may be replaced at any time. If the process ends after the context (``ends_process``), a
+    requested stop leaves the other signals ignored: at its end, the interpreter restores their default
+    action, and a second SIGTERM would change the exit status. ``kill`` is ``os.kill``; tests pass another
+    function.
     """
 
     stop: Callable[[Signals], object]
     again: Callable[[], object] | None = None
 
     def __init__(
-        self, kill: Callable[[int, int], None] = os.kill, *, signals: Sequence[Signals] = STOP_SIGNALS
+        self,
+        kill: Callable[[int, int], None] = os.kill,
+        *,
+        signals: Sequence[Signals] = STOP_SIGNALS,
+        ends_process: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._ends_process = ends_process
         self._kill = kill
         self._signals = signals
         self._stopping = False
@@ -193,8 +201,11 @@ class StopRequests:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        ignored = {signal.SIGTERM, signal.SIGHUP} if self._ends_process and self._stopping else set()
         for number, handler in self._former.items():
-            if handler is not None:  # None: it was not set from Python
+            if number in ignored:
+                signal.signal(number, signal.SIG_IGN)
+            elif handler is not None:  # None: it was not set from Python
                 signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:

@@ -189,7 +189,7 @@ class WorkerRuntime:
         def recycle(why: str) -> None:
             link.send({"recycle": why})
 
-        requests = StopRequests()
+        requests = StopRequests(ends_process=True)
         process = f"worker {os.getpid()}"
         with (
             link.open(requests.request),
