@@ -37,11 +37,10 @@ class WebServer(MultiService):
     - ``lifespan``: whether the application supports ASGI's lifespan protocol;
     - ``limits``: limits and timeouts of HTTP connections;
     - ``http2``: the limits of HTTP/2 connections. Without it only HTTP/1.1 is served; with it the client
-    chooses,
-      in clear text by prior knowledge (RFC 9113, 3.3). Raises MissingInput without the package ``h2``;
+      chooses, in clear text by prior knowledge (RFC 9113, 3.3). Raises MissingInput without the package
+      ``h2``;
     - ``websocket``: the limits of WebSockets, or the reason why none is served, for the log: a request for
-    one is
-      then answered with 404, as it is without the package ``websockets``;
+      one is then answered with 404, as it is without the package ``websockets``;
     - ``trusted``: addresses and networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
       trusted; ``unix`` means every peer on a unix socket. Raises ValueError for anything else;
     - ``proxy_from``: addresses and networks whose connections begin with a PROXY header with the client's
