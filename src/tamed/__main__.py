@@ -3,9 +3,8 @@
 import sys
 
 if not sys.flags.safe_path:
-    del sys.path[
-        0
-    ]  # the current folder, which Python puts there for `-m`: nothing is imported from it unasked
+    # The current folder, which Python puts there for `-m`: nothing is imported from it unasked.
+    del sys.path[0]
 
 from tamed.cli.main import main
 

@@ -83,9 +83,8 @@ def test_who_has_not_said_a_name_is_named_all_the_same(root: Path, caplog: pytes
             answers = client.makefile("rb").read().splitlines()
         assert [line[:3] for line in answers] == [b"220", b"503", b"503", b"221"]
         with server.connect() as client, suppress(ConnectionError):
-            client.setsockopt(
-                socket.SOL_SOCKET, socket.SO_RCVBUF, 4096
-            )  # else it takes 30,000 answers unread
+            # Else it takes 30,000 answers unread.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.sendall(b"PASS x\r\n")
             client.setblocking(False)
 

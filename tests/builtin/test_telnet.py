@@ -131,9 +131,8 @@ def test_ctrl_c_ends_a_runaway_line(verse: tuple[TamedProcess, str, str], line: 
         terminal.expect(r"KeyboardInterrupt|CancelledError")
         terminal.expect(">>> ")
         terminal.type("'still here'\n")
-        terminal.expect(
-            r"'still here'\n>>> "
-        )  # shown once or twice before: as it is typed, and at the prompt
+        # Shown once or twice before: as it is typed, and at the prompt.
+        terminal.expect(r"'still here'\n>>> ")
 
 
 def test_a_line_that_holds_the_event_loop_is_the_watchdogs(tmp_path: Path) -> None:

@@ -60,9 +60,8 @@ def ftp(options: Options) -> Service:
     commands = Commands(root, accounts, options.passive_ports, options.passive_address, limits)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if isinstance(
-            writer.get_extra_info("peername"), tuple
-        ):  # otherwise the client has disconnected, or has no address
+        # Otherwise the client has disconnected, or has no address.
+        if isinstance(writer.get_extra_info("peername"), tuple):
             await Session(commands, reader, writer, server.draining).run()
 
     server = StreamServer(

@@ -171,6 +171,5 @@ class _Exchange:
             if sock is not None:
                 with suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    socket.socket.shutdown(
-                        sock, socket.SHUT_RDWR
-                    )  # SSLSocket's would detach the thread's SSL object
+                    # SSLSocket's would detach the thread's SSL object.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -111,9 +111,8 @@ def supervise_here(reading: Reading) -> NoReturn:
         os.umask(daemon.umask)
     os.chdir(plan.directory)
     if becomes_another(identity):
-        close_inherited(
-            keep=passed_to_this_process(os.environ), but_sockets=True
-        )  # an ``fd://`` endpoint may refer to some of them
+        # An ``fd://`` endpoint may refer to some of them.
+        close_inherited(keep=passed_to_this_process(os.environ), but_sockets=True)
     _become_supervisor(plan)
 
 

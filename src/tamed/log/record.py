@@ -109,9 +109,8 @@ class RecordReader:
         before, *frames = (self.rest + data).split(b"\xff")
         self.rest = b"\xff" + frames.pop() if frames and _may_go_on(frames[-1]) else b""
         found: list[Record | Damage] = []
-        damaged = [
-            before
-        ]  # joined: invalid data may contain many bytes that look like the beginning of a frame
+        # Joined: invalid data may contain many bytes that look like the beginning of a frame.
+        damaged = [before]
         for frame in frames:
             whole = self._frame.match(frame)
             if whole is None:

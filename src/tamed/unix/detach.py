@@ -326,9 +326,8 @@ def _become_daemon(
 ) -> None:
     """Return in the daemon only; Ctrl-C, which the waiting process handles, stays blocked until then."""
     try:
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, {signal.SIGTERM}
-        )  # the waiting process ends this one with it
+        # The waiting process ends this one with it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         system.setsid()
         if system.fork() == 0:
             reporter.started(os.getpid())

@@ -30,9 +30,8 @@ def leave_first_process() -> None:
     """
     if os.getpid() != 1:
         return
-    mask = signal.pthread_sigmask(
-        signal.SIG_BLOCK, signal.valid_signals()
-    )  # pid 1 receives them with sigwait
+    # Pid 1 receives them with sigwait.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = os.fork()
     if child:
         status = os.EX_SOFTWARE

@@ -103,9 +103,8 @@ class PidFile:
                 with acting_for(owner):
                     directory = _open_directory(path)
                     undo.callback(os.close, directory)
-                    _refuse_if_held(
-                        path, directory
-                    )  # reports a running instance also without write permission
+                    # Reports a running instance also without write permission.
+                    _refuse_if_held(path, directory)
                 guard = _take_guard(path)
                 if guard is not None:
                     undo.callback(guard.close)

@@ -352,9 +352,8 @@ class HttpConnection(asyncio.Protocol):
         method = parser.get_method()
         version, line_end = "1.1", len(method) + 1 + len(target)
         if self._head[line_end : line_end + len(_HTTP11)] != _HTTP11:
-            version = (
-                parser.get_http_version()
-            )  # called once: it creates a str, which takes five times as long
+            # Called once: it creates a str, which takes five times as long.
+            version = parser.get_http_version()
         self._head = b""
         head = read_headers(headers, version)
         name = _METHODS.get(method) or method.decode("ascii")

@@ -248,9 +248,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _end(self) -> None:
         self.transport.close()
-        self._set_timer(
-            self._limits.close_timeout, self.transport.abort
-        )  # the client may not read what was sent
+        # The client may not read what was sent.
+        self._set_timer(self._limits.close_timeout, self.transport.abort)
 
     def _close(self, code: int, text: str = "") -> None:
         if self._protocol.state is not State.OPEN:

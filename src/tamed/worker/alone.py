@@ -88,9 +88,8 @@ def _run(reading: Reading, manager: Manager) -> Ending:
 
     with ExitStack() as held:
         if is_dropped:
-            close_inherited(
-                keep=passed_to_this_process(os.environ), but_sockets=True
-            )  # an ``fd://`` endpoint may refer to some of them
+            # An ``fd://`` endpoint may refer to some of them.
+            close_inherited(keep=passed_to_this_process(os.environ), but_sockets=True)
         job = _set_up_process(reading.job, daemon)
         duties = []
         if pid_file:
@@ -134,9 +133,8 @@ def _hide_from_children() -> None:
     for descriptor in passed_to_this_process(os.environ):  # including those that no server requests
         os.set_inheritable(descriptor, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if (
-        signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
-    ):  # SIG_IGN would make waiting for a child impossible
+    # SIG_IGN would make waiting for a child impossible.
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 

@@ -245,9 +245,8 @@ def _enter(directory: int) -> None:
     """Change to the current directory of the path that the template was started in."""
     try:
         os.fchdir(directory)
-    except (
-        PermissionError
-    ):  # root started the daemon in a folder that its user cannot enter; the template is still in it
+    except PermissionError:
+        # Root started the daemon in a folder that its user cannot enter; the template is still in it.
         return
 
 
