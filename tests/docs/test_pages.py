@@ -154,10 +154,7 @@ def test_there_is_a_reason_for_each_terminal_that_is_not_typed() -> None:
     assert [(page, line) for page in NOT_TYPED for line in not_typed(page) if line not in shown[page]] == []
     assert [page for page, left in NOT_TYPED.items() if isinstance(left, str) and not shown[page]] == []
     guides = {page for page in PAGES if page.startswith(("docs/guides/", "docs/moving/"))}
-    assert {*guides, *TUTORIAL, PACKAGE} - {*FOLLOWED} == {
-        "docs/guides/postgresql.md",
-        "docs/guides/sentry.md",
-    }
+    assert {*guides, *TUTORIAL, PACKAGE} - {*FOLLOWED} == OF_OTHERS
 
 
 def test_each_block_says_what_it_is_in() -> None:
