@@ -76,6 +76,14 @@ def test_times_are_those_of_the_standard_library() -> None:
         assert text[19:23] == f".{round(moment * 1000) % 1000:03}"
 
 
+def test_a_time_is_in_the_zone_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zone of a process may change while it has the text of the last second."""
+    assert layout_of("plain")(line()).startswith("2026-11-23T11:31:05.123+01:00 ")
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert layout_of("plain")(line()).startswith("2026-11-23T10:31:05.123+00:00 ")
+
+
 @pytest.mark.parametrize("name", ["human", "coloured", "plain", "json", "bare"])
 @pytest.mark.parametrize("level", ["INFO", "ERROR"])
 def test_many_lines_look_as_each_alone(name: str, level: str) -> None:

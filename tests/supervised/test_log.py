@@ -195,7 +195,7 @@ def test_clients_cannot_have_a_log_forget(tamed: Tamed) -> None:
     daemon = tamed.start(*options)
     first = daemon.log.splitlines(keepends=True)[0]
     ask_much(daemon)
-    assert len(rotated(daemon.log_file)) > 20
+    wait_for("old files", lambda: len(rotated(daemon.log_file)) > 20)
     assert whole(daemon.log_file).startswith(first)
     daemon.stop()
     daemon = tamed.start("--log-max-use", "100 kB", *options)

@@ -148,17 +148,21 @@ def _with_traceback(text: str, line: Line) -> str:
 
 def rfc3339(moment: float) -> str:
     """Return a moment, in seconds since the epoch, as ``2026-11-23T12:31:05.123+01:00``, in local time."""
-    return _millisecond(round(moment * 1000))
+    return _millisecond(round(moment * 1000), time.timezone)
 
 
-@lru_cache(maxsize=2)  # at a high rate many lines have the same millisecond
-def _millisecond(milliseconds: int) -> str:
-    day_and_second, offset = _second(milliseconds // 1000)
+# At a high rate many lines have the same millisecond, and most others the same second as the line before.
+# The zone may change while a process runs (`time.tzset`).
+
+
+@lru_cache(maxsize=2)
+def _millisecond(milliseconds: int, zone: int) -> str:
+    day_and_second, offset = _second(milliseconds // 1000, zone)
     return f"{day_and_second}.{milliseconds % 1000:03}{offset}"
 
 
-@lru_cache(maxsize=2)  # most other lines have the same second as the one before
-def _second(seconds: int) -> tuple[str, str]:
+@lru_cache(maxsize=2)
+def _second(seconds: int, _zone: int) -> tuple[str, str]:
     moment = time.localtime(seconds)
     offset = time.strftime("%z", moment)
     return time.strftime("%Y-%m-%dT%H:%M:%S", moment), f"{offset[:3]}:{offset[3:5]}"
