@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.builtin._web.files import accepted_encodings
-from tamed.builtin.web import Options, web
-from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput
+from tamed.builtin.web import MountAt, Options, web
+from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, ServiceFailed
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service
 from tamed.testing.running import Served, serving
@@ -188,6 +188,21 @@ def test_browsers_get_a_page_for_those_that_do_not_exist(root: Path) -> None:
             assert headers["content-type"] == "text/html; charset=utf-8"
             assert get(server, path, Accept="*/*")[0] == 404
         assert get(server, "/open.txt", Accept="text/html")[2] == "open\n"
+
+
+def test_a_page_for_missing_ones_is_required_in_one_folder(root: Path, tmp_path: Path) -> None:
+    """A start without it would only be noticed by the first browser that asks for a missing page."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (root / "app.html").write_text("the application")
+    (root / "sub" / "index.html").write_text("the index")
+    for name in ("app.html", "sub/"):
+        with served(root, fallback=name, mount=[MountAt("", "/other", other)]) as server:
+            assert get(server, "/poems/7", Accept="text/html")[0] == 200
+            assert get(server, "/other/7", Accept="text/html")[0] == 404
+    for name, why in (("nope.html", "No such file"), ("sub", "Is a directory"), (".hidden", "No such file")):
+        with pytest.raises(ServiceFailed, match=f"cannot serve the fallback {name}: {why}.*name a file in"):
+            served(root, fallback=name).__enter__()
 
 
 def test_a_directory_stands_for_its_index(root: Path) -> None:

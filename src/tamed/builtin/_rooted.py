@@ -299,21 +299,28 @@ class _Opening(Generic[T]):
 
 
 class DirectoryService(Service):
-    """Fails the start, and not each request later, if the directory does not exist or may not be listed."""
+    """Fails the start, and not each request later, if the directory does not exist or may not be listed.
 
-    def __init__(self, root: RootedDirectory, name: str = "files") -> None:
+    ``check`` may require more: it is called in a thread, and raises a TamedError.
+    """
+
+    def __init__(
+        self, root: RootedDirectory, name: str = "files", check: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(name)
-        self._root = root
+        self.root = root
+        self._check = check
 
     @property
     def summary(self) -> str:
         """The directory."""
-        return str(self._root.folder)
+        return str(self.root.folder)
 
     async def start(self) -> None:
         """Check the directory."""
         try:
-            await asyncio.to_thread(self._root.check)
+            await asyncio.to_thread(self.root.check)
         except OSError as error:
-            what = f"cannot serve {self._root.folder}"
+            what = f"cannot serve {self.root.folder}"
             raise from_os_error(what, error, "use a readable directory") from error
+        await asyncio.to_thread(self._check)

@@ -134,7 +134,7 @@ class Options:
 @plugin
 def web(options: Options) -> Service:
     """Files or a Python application (ASGI, WSGI) over HTTP."""
-    folders: list[Service] = []
+    folders: list[DirectoryService] = []
     mounts = [_mount(options, place, folders) for place in options.places()]
     (first, *others) = mounts
     if others or first.path or first.host:
@@ -146,14 +146,20 @@ def web(options: Options) -> Service:
     return MultiService("web", *folders, server) if folders else server
 
 
-def _mount(options: Options, place: MountAt, folders: list[Service]) -> Mount:
+def _mount(options: Options, place: MountAt, folders: list[DirectoryService]) -> Mount:
     """Load an application, or add a service for a folder."""
     host, path, what = place
     if isinstance(what, Path):
-        from tamed.builtin._web.files import Files  # with Starlette, which an application may not need
+        # With Starlette, which an application may not need.
+        from tamed.builtin._web.files import Files, require_fallback
+
+        def check() -> None:
+            if options.fallback:
+                require_fallback(options.fallback, options.index, [each.root for each in folders])
 
         root = RootedDirectory(what, dot_files=options.dot_files)
-        folders.append(DirectoryService(root, "files" if not folders else f"files-{len(folders) + 1}"))
+        name = "files" if not folders else f"files-{len(folders) + 1}"
+        folders.append(DirectoryService(root, name, check))
         files = Files(root, options.index, precompressed=options.precompressed, fallback=options.fallback)
         app = cast(ASGIApplication, files)
         return Mount(app, path, host, lifespan=False, no_websocket="files are served")

@@ -5,6 +5,7 @@ import mimetypes
 import os
 import re
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
@@ -13,13 +14,15 @@ from starlette.datastructures import Headers
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
+from tamed._os.text import listed
 from tamed.builtin._rooted import RootedDirectory, open_in_thread
 from tamed.builtin._web.kept import KeptFile, KeptFiles, identity_of
+from tamed.errors import from_os_error
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["Files", "accepted_encodings", "has_valid_range"]
+__all__ = ["Files", "accepted_encodings", "has_valid_range", "require_fallback"]
 
 _HEADERS: Final = {"x-content-type-options": "nosniff"}
 _SMALL: Final = 64 * 1024
@@ -204,6 +207,18 @@ class _Opened(NamedTuple):
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
+
+
+def require_fallback(file: str, index: str, roots: Sequence[RootedDirectory]) -> None:
+    """Raise a TamedError if a fallback is in none of the directories that are served."""
+    failures: list[OSError] = []
+    for root in roots:
+        try:
+            return os.close(root.open(file + index if file.endswith("/") else file))
+        except OSError as error:
+            failures.append(error)
+    remedy = f"name a file in {listed([str(root.folder) for root in roots])}"
+    raise from_os_error(f"cannot serve the fallback {file}", failures[0], remedy) from failures[0]
 
 
 def has_valid_range(scope: "Scope") -> bool:
