@@ -218,3 +218,17 @@ def test_an_application_that_exits_while_it_is_loaded_is_an_error(
     file.write_text(f"raise SystemExit({status})")
     told = tamed("check", file)
     assert told == (70, "", f"tamed: {file} ended while it was loaded, with status {status}\n")
+
+
+def test_code_that_exits_while_it_is_loaded_is_named(tamed: Tamed, tmp_path: Path) -> None:
+    """That is the module of an application for the web, or the plugin, not what was to be run."""
+    (tmp_path / "check_test_leaver.py").write_text("raise SystemExit(3)")
+    (tmp_path / "leaver.py").write_text(
+        "from tamed import plugin\n\n\n@plugin\ndef leaver():\n    raise SystemExit('no paper')\n"
+    )
+    (tmp_path / "verse.toml").write_text('[services.verse]\nplugin = "leaver"\n')
+    told = tamed("check", "web", "--app", "check_test_leaver:app", "--app-dir", tmp_path)
+    assert told == (70, "", "tamed: check_test_leaver ended while it was imported, with status 3\n")
+    for target in ("leaver", tmp_path / "verse.toml"):
+        told = tamed("check", "--plugin-dir", tmp_path, target)
+        assert told == (70, "", "tamed: plugin leaver ended while making its service, with status 1\n")

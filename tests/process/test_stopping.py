@@ -221,6 +221,17 @@ def test_a_program_may_exit_while_it_is_loaded(application: Write) -> None:
     assert re.search(r"INFO tamed: .*\.py, while it was loaded, asked to exit with status 7$", line)
 
 
+def test_a_plugin_may_exit_while_it_makes_its_service(tmp_path: Path) -> None:
+    """The log names the plugin that called ``sys.exit``."""
+    (tmp_path / "leaver.py").write_text(
+        "import sys\nfrom tamed import plugin\n\n@plugin\ndef leaver():\n    sys.exit(7)\n"
+    )
+    with TamedProcess("run", "--plugin-dir", tmp_path, "leaver") as process:
+        assert process.wait() == 7
+    (line,) = told(process.lines)
+    assert line.endswith("INFO tamed: plugin leaver, while making its service, asked to exit with status 7")
+
+
 def test_a_service_that_fails_past_its_policy_ends_the_application(application: Write) -> None:
     """Its traceback is in the log each time, what runs is stopped, and the last line says why it ended."""
     text = """

@@ -15,6 +15,8 @@ from tests.fresh import loaded_by
 from tests.supervised.daemon import Tamed
 from tests.twisted.example import write_plugin
 
+_LEAVING = "def makeService(self, options):\n        raise SystemExit(7)"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -57,6 +59,19 @@ def test_a_module_that_cannot_be_imported_hides_no_other(tamed: Tamed) -> None:
     done = tamed("run", "--plugin-dir", tamed.folder, "twisted:broken_verse")
     assert done.status == 70
     assert "twisted.plugins.broken_verse cannot be imported: ZeroDivisionError" in done.err
+
+
+def test_a_plugin_that_exits_while_it_is_made_is_named(tamed: Tamed) -> None:
+    """In the log of a run, and as an error of a check."""
+    write_plugin(tamed.folder)
+    file = tamed.folder / "twisted" / "plugins" / "fastpoetry_plugin.py"
+    file.write_text(file.read_text().replace("def makeService(self, options):", _LEAVING))
+    words = ("--plugin-dir", tamed.folder, "twisted:fastpoetry", "--poem", "poem.txt")
+    done = tamed("run", *words)
+    assert done.status == 7
+    assert done.err.endswith("INFO tamed: fastpoetry, while it was loaded, asked to exit with status 7\n")
+    done = tamed("check", *words)
+    assert (done.status, done.err) == (70, "tamed: fastpoetry ended while it was loaded, with status 7\n")
 
 
 def test_an_unknown_plugin_has_a_suggestion() -> None:

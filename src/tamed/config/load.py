@@ -23,11 +23,10 @@ from tamed.errors import (
     MissingInput,
     TamedError,
     UsageError,
-    exit_request,
     from_os_error,
     reason,
 )
-from tamed.log.logger import own_logger
+from tamed.log.logger import exit_logged, own_logger
 from tamed.plugins.build import Given
 from tamed.plugins.plugin import Plugin
 from tamed.service.application import Application
@@ -68,10 +67,8 @@ def load_file(path: Path) -> Application:
     module.__package__ = ""
     sys.modules[module.__name__] = module
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # the operator named it to be run
-    except SystemExit as ended:
-        log.info("%s, while it was loaded, %s", path, exit_request(ended))
-        raise
+        with exit_logged(log, str(path), "while it was loaded"):
+            exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # the operator named it
     except Exception as error:
         raise _failure(f"{path} raised while it was loaded", error) from error
     return _application(module, _VARIABLE, str(path), path.stem, f"name it {_VARIABLE}")
@@ -99,11 +96,9 @@ def load_variable(target: str) -> Application:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin:
             require_trusted(Path(spec.origin), "module")
-        module = importlib.import_module(name)
+        with exit_logged(log, name, "while it was imported"):
+            module = importlib.import_module(name)
     except TamedError:
-        raise
-    except SystemExit as ended:
-        log.info("%s, while it was imported, %s", name, exit_request(ended))
         raise
     except Exception as error:
         if missing := missing_module(error, name):
@@ -213,19 +208,20 @@ def load(reading: Reading) -> Application:
     for kind in {*own_kinds(), *meant}:
         kind.prepare(job)
     name = job.target.name
-    match job.target.kind:
-        case TargetKind.DEPLOYMENT:
-            assert deployment is not None
-            return Application(deployment.name, *_of_entries(job, deployment))
-        case TargetKind.FILE:
-            return _without_options(job, load_file(job.path(name)))
-        case TargetKind.MODULE:
-            return _without_options(job, load_variable(name))
-        case TargetKind.PLUGIN:
-            service = _make(job.find(name), job.given(name, job.services.get(name, {})))
-            return service if isinstance(service, Application) else Application(name, service)
-        case TargetKind.FOREIGN:
-            return Application(name, kind_of(job.target.prefix).make(job, reading.settings))
+    with exit_logged(log, name, "while it was loaded"):
+        match job.target.kind:
+            case TargetKind.DEPLOYMENT:
+                assert deployment is not None
+                return Application(deployment.name, *_of_entries(job, deployment))
+            case TargetKind.FILE:
+                return _without_options(job, load_file(job.path(name)))
+            case TargetKind.MODULE:
+                return _without_options(job, load_variable(name))
+            case TargetKind.PLUGIN:
+                service = _make(job.find(name), job.given(name, job.services.get(name, {})))
+                return service if isinstance(service, Application) else Application(name, service)
+            case TargetKind.FOREIGN:
+                return Application(name, kind_of(job.target.prefix).make(job, reading.settings))
 
 
 def _of_entries(job: Job, deployment: Deployment) -> list[Service]:
@@ -268,7 +264,8 @@ def _without_options(job: Job, application: Application) -> Application:
 
 def _make(plugin: Plugin[...], given: Given) -> Service:
     try:
-        return plugin.make(given)
+        with exit_logged(log, f"plugin {plugin.name}", "while making its service"):
+            return plugin.make(given)
     except TamedError:
         raise
     except Exception as error:

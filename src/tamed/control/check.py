@@ -39,8 +39,7 @@ def _load(reading: Reading) -> Application:
     try:
         return load(reading)
     except SystemExit as ended:
-        target, code = reading.job.target.name, exit_code(ended)
-        raise ApplicationFailed(f"{target} ended while it was loaded, with status {code}") from None
+        raise ApplicationFailed(f"{ended.__notes__[0]}, with status {exit_code(ended)}") from None
 
 
 def _readings(job: Job, ask: Ask, errors: Errors) -> list[Reading]:

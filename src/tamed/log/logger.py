@@ -10,8 +10,11 @@ more handlers and `propagate` of these loggers work as for any other logger.
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["flush_log", "handlers_of", "keep_log", "own_logger"]
+from tamed.errors import exit_request
+
+__all__ = ["exit_logged", "flush_log", "handlers_of", "keep_log", "own_logger"]
 
 
 class _OwnLogger(logging.Logger):
@@ -56,6 +59,21 @@ def keep_log(handler: logging.Handler, *, is_console: bool) -> None:
     logging.lastResort = handler  # the type is too narrow: any handler works
     for name in ("asyncio", "py.warnings"):  # their errors are reported nowhere else
         own_logger(name)
+
+
+@contextmanager
+def exit_logged(logger: logging.Logger, who: str, when: str) -> Iterator[None]:
+    """Log which code ends the process if the block raises SystemExit, and add it to the exception as a note.
+
+    Of nested blocks only the innermost does so.
+    """
+    try:
+        yield
+    except SystemExit as ended:
+        if not hasattr(ended, "__notes__"):
+            ended.add_note(f"{who} ended {when}")
+            logger.info("%s, %s, %s", who, when, exit_request(ended))
+        raise
 
 
 def flush_log() -> None:

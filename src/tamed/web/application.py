@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from tamed._os.variables import VariableName, missing_module
-from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, exit_request, reason
-from tamed.log.logger import own_logger
+from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, reason
+from tamed.log.logger import exit_logged, own_logger
 from tamed.web.asgi import ASGIApplication
 from tamed.web.wsgi import WsgiApplication
 
@@ -36,10 +36,8 @@ def load(name: str, folder: Path | None = None, *, factory: bool = False) -> Any
     if folder is not None and str(folder.resolve()) not in sys.path:
         sys.path.append(str(folder.resolve()))
     try:
-        module = importlib.import_module(wanted.module)
-    except SystemExit as ended:
-        log.info("%s, while it was imported, %s", wanted.module, exit_request(ended))
-        raise
+        with exit_logged(log, wanted.module, "while it was imported"):
+            module = importlib.import_module(wanted.module)
     except Exception as error:
         if missing := missing_module(error, wanted.module):
             remedy = "install it, or add its folder with --app-dir"
