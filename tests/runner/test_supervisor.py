@@ -523,7 +523,7 @@ def test_usr1_opens_the_log_anew(world: Supervised) -> None:
 
 def test_the_manager_hears_that_the_supervisor_works(world: Supervised) -> None:
     """It is notified at its interval, also while a worker is silent: the daemon itself replaces that one."""
-    world.platform.alive_interval = 10.0
+    world.platform.notifier.alive_interval = 10.0
     world.start()
     world.pass_time(20)
     assert world.platform.events.count("alive") == 3

@@ -23,6 +23,7 @@ from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.status import StateNotifier
 from tamed.supervisor.supervisor import Supervisor
 from tamed.supervisor.workers import WorkerPool
+from tamed.unix.notify import Notifier
 
 STEP = 0.25  # seconds
 _MOST_TURNS = 20
@@ -107,12 +108,12 @@ class FakePlatform:
         self.recorded: list[dict[str, Any]] = []
         self.sent: list[tuple[int, signal.Signals | str]] = []
         self.events: list[Any] = []
+        self.notifier: Notifier = FakeNotifier(self.events)
         self.dead: list[tuple[int, int]] = []
         self.read_out: list[int] = []
         self.used: dict[int, int] = {}
         self.no_room: OSError | None = None
         self.no_drop: TamedError | None = None
-        self.alive_interval: float | None = None
         self.due: float | None = None
         self.cpus = 16
 
@@ -243,29 +244,38 @@ class FakePlatform:
     def enter(self, directory: str) -> None:
         self.directory = directory
 
-    def notify_reloading(self) -> None:
-        self.events.append("reloading")
 
-    def notify_reloaded(self, line: str) -> None:
-        self.events.append(("reloaded", line))
+class FakeNotifier(Notifier):
+    """A notifier without a manager, which records its calls in ``events``."""
 
-    def notify_status(self, text: str) -> None:
-        self.events.append(("status", text))
+    def __init__(self, events: list[Any]) -> None:
+        super().__init__("")
+        self._events = events
 
-    def notify_stopping(self, text: str) -> None:
-        self.events.append(("stopping", text))
+    def _record(self, event: object) -> bool:
+        self._events.append(event)
+        return True
 
-    def notify_progress(self, seconds: float) -> None:
-        self.events.append("progress")
+    def reloading(self, status: str = "") -> bool:
+        return self._record("reloading")
 
-    def notify_stuck(self, why: str) -> None:
-        self.events.append(("stuck", why))
+    def ready(self, state: str = "", main_pid: int | None = None) -> bool:
+        return self._record(("reloaded", state))
 
-    def notify_end(self, status: int) -> None:
-        self.events.append(("end", status))
+    def status(self, state: str) -> bool:
+        return self._record(("status", state))
 
-    def notify_alive(self) -> None:
-        self.events.append("alive")
+    def stopping(self, state: str = "") -> bool:
+        return self._record(("stopping", state))
+
+    def extend_timeout(self, seconds: float) -> bool:
+        return self._record("progress")
+
+    def stuck(self, why: str) -> bool:
+        return self._record(("stuck", why))
+
+    def watchdog(self) -> bool:
+        return self._record("alive")
 
 
 class FakeFork:
@@ -391,7 +401,7 @@ class Supervised(World):
     def __init__(self, **changes: Any) -> None:
         super().__init__(a_plan(**changes))
         self.supervisor = Supervisor(self.plan, self.reactor, self.sockets, self.platform)
-        self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform)
+        self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform.notifier)
 
     def ends(self, hand: Hand, code: int) -> None:
         """Let a worker end, and the supervisor reap it."""

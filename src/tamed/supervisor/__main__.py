@@ -24,7 +24,7 @@ from tamed.supervisor.posix import print_error
 from tamed.supervisor.supervisor import SIGNALS, Phase
 from tamed.unix.detach import Reporter
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
-from tamed.unix.process import end_by_signal
+from tamed.unix.process import end_by_signal, ignore_to_the_end
 from tamed.unix.rundir import Instance
 
 __all__ = ["main"]
@@ -49,9 +49,7 @@ def main() -> NoReturn:
         print_error(why)
     if reporter is not None:
         reporter.failed(why, status or ExitStatus.SOFTWARE)  # does nothing if a report was sent before
-    # At its end, the interpreter would restore the default action of signals that have a handler.
-    for number in {*SIGNALS} - {signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD}:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_to_the_end({*SIGNALS} - {signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD})
     if status < 0:
         status = end_by_signal(-status)
     sys.exit(status)
@@ -87,8 +85,8 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
 
         platform.log("CRITICAL", f"the supervisor failed\n{traceback.format_exc().rstrip()}")
         failure, status = f"the supervisor failed: {reason(error)}", int(ExitStatus.SOFTWARE)
-        platform.notify_stopping(failure)
-    platform.notify_end(status if status >= 0 else 128 - status)
+        platform.notifier.stopping(failure)
+    platform.notifier.send({"EXIT_STATUS": str(status if status >= 0 else 128 - status)})
     plan = supervisor.plan
     if failure and plan.control and supervisor.phase is not Phase.STARTING:
         instance = Instance(plan.name, Path(plan.control).parent)

@@ -85,7 +85,7 @@ class Ending:
             return
         self._delay = delay
         self._delayed = self._reactor.later(delay, stop)
-        self._platform.notify_stopping(self.progress)
+        self._platform.notifier.stopping(self.progress)
 
     def begin(self, grace: float, status: int, why: str) -> None:
         """Stop every worker, within ``grace`` seconds, and then the reactor.
@@ -98,7 +98,7 @@ class Ending:
         self._deadline = self._reactor.clock() + grace
         self.status = int(status)
         self._cancel()
-        self._platform.notify_stopping(why or self.failure or self.progress)
+        self._platform.notifier.stopping(why or self.failure or self.progress)
         # Clients must not wait in a queue that no worker will serve. The workers accept those in it now.
         self._sockets.close()
         self._pool.cancel_requests()

@@ -107,7 +107,7 @@ class Holdings:
             self.platform.log("WARNING", no_events)
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.platform)
         self.events.added = self.supervisor.pool.publish
-        self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform)
+        self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform.notifier)
         self.reactor.on_signal = self.supervisor.signalled
         self.supervisor.on_upgrade = Upgrader(
             self.supervisor.helpers,
@@ -119,7 +119,7 @@ class Holdings:
         ).begin
         self.housekeeping = Housekeeping(
             log=self.platform.log,
-            changed=self.platform.notify_troubles,
+            changed=self.platform.notifier.troubled,
             housekeep_log=self._housekeep_log,
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tamed.log.plan import LogPlan
 from tamed.supervisor.plan import Plan
+from tamed.unix.notify import Notifier
 
 __all__ = ["Platform", "PreparedFork", "Remains"]
 
@@ -40,7 +41,12 @@ class PreparedFork(Protocol):
 
 
 class Platform(Protocol):
-    """Processes, signals, the log, and the reports and notifications of the supervisor."""
+    """Processes, signals, the log, and the reports of the supervisor.
+
+    ``notifier`` notifies the service manager.
+    """
+
+    notifier: Notifier
 
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
         """Run a module of Tamed in a child with a copy of this descriptor; connect its output to the log.
@@ -124,35 +130,7 @@ class Platform(Protocol):
         """
 
     def enter(self, directory: str) -> None:
-        """Change the working directory, if the new one exists and can be entered."""
-
-    def notify_reloading(self) -> None:
-        """Notify the service manager that a reload has begun."""
-
-    def notify_reloaded(self, line: str) -> None:
-        """Notify the service manager of the end of a reload, and its outcome."""
-
-    def notify_status(self, text: str) -> None:
-        """Notify the service manager of the daemon's state, in one line."""
-
-    def notify_stopping(self, text: str) -> None:
-        """Notify the service manager that the daemon stops, and what it waits for or why it failed."""
-
-    def notify_progress(self, seconds: float) -> object:
-        """Notify the service manager that the start, reload or stop needs at least this much longer."""
-
-    def notify_alive(self) -> object:
-        """Send the keep-alive ping to the service manager's watchdog."""
-
-    def notify_stuck(self, why: str) -> None:
-        """Trigger the service manager's watchdog, so that it kills the daemon."""
-
-    def notify_end(self, status: int) -> None:
-        """Notify the service manager of the exit status."""
-
-    @property
-    def alive_interval(self) -> float | None:
-        """The seconds between two calls of `notify_alive`; None without a watchdog."""
+        """Enter another folder if possible: that of the previous generation may be removed soon."""
 
     @property
     def cpus(self) -> int:

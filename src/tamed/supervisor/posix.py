@@ -4,7 +4,8 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from tamed._os.cgroup import oom_kills
 from tamed._os.descriptors import has_lost_terminal
@@ -19,18 +20,18 @@ from tamed.log.sink import open_sink
 from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.platform import PreparedFork, Remains
+from tamed.supervisor.platform import Platform, PreparedFork, Remains
 from tamed.supervisor.spawner import ChildPipes, Spawner
 from tamed.unix.detach import Reporter
-from tamed.unix.notify import Notifier, watchdog_interval
+from tamed.unix.notify import Notifier
 from tamed.unix.reaper import Reaper, signal_group
 from tamed.unix.spawn import STACKS
 
 __all__ = ["PosixPlatform", "print_error"]
 
 
-class PosixPlatform:
-    """The platform of a real supervisor; `Platform` documents its methods.
+class PosixPlatform(Platform):
+    """The platform of a real supervisor.
 
     ``reporter`` is None in the foreground, where errors go to standard error. ``close_unused`` is called just
     before privileges are dropped.
@@ -45,10 +46,9 @@ class PosixPlatform:
         reporter: Reporter | None,
         environ: Mapping[str, str],
         events: EventLog,
-        close_unused: Callable[[], None] = lambda: None,
+        close_unused: Callable[[], None],
     ) -> None:
-        self.log, self.identify, self.printed_stacks = intake.log, intake.identify, intake.untap
-        self.record, self.memory, self.has_lost_terminal = events.add, memory_of, has_lost_terminal
+        self.notifier = Notifier.from_environ(environ)
         self._events = events
         self._oom_kills = oom_kills()
         self._close_unused = close_unused
@@ -57,22 +57,22 @@ class PosixPlatform:
         self._log_plan = plan.log
         self._spawner = Spawner(plan, identity, environ)
         self._reporter = reporter
-        self._notifier = Notifier.from_environ(environ)
-        self.notify_progress, self.notify_alive = self._notifier.extend_timeout, self._notifier.watchdog
-        self._state_line = ""
-        self._troubles: list[str] = []
-        interval = watchdog_interval(environ)
-        self.alive_interval = None if interval is None else interval / 2
         spared = [each.pid for each in children_of(os.getpid()) if not intake.has(each.pid)]
         self._reaper = Reaper(intake.has, self.log, plan.stop_timeout, spared)
 
     @property
     def cpus(self) -> int:
-        """The number of CPUs that this process and its workers may use now."""
         return usable_cpus()
 
+    def has_lost_terminal(self) -> bool:
+        return has_lost_terminal()
+
+    def memory(self, pid: int) -> int | None:
+        return memory_of(pid)
+
+    # Children.
+
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
-        """Start a process and connect its pipes."""
         prepared = _PreparedFork(self._intake, "." if plan is None else plan.directory)
         try:
             interpreter = None if plan is None else plan.worker_interpreter
@@ -85,28 +85,23 @@ class PosixPlatform:
         return pid
 
     def prepare_fork(self, plan: Plan) -> PreparedFork:
-        """Make the pipes, and open the directory, for a child that a template will fork."""
         return _PreparedFork(self._intake, plan.directory)
 
     def ended(self) -> Iterator[tuple[int, int]]:
-        """Reap children: workers, helpers, a compressor of the log, and adopted orphans."""
-        self._reaper.spared.add(self._intake.sink.child)
+        self._reaper.spared.add(self._intake.sink.child)  # a compressor of the log
         for pid, status in self._reaper.ended():
             if not self._intake.sink.child_ended(pid, status):
                 yield pid, os.waitstatus_to_exitcode(status)
 
     @property
     def due(self) -> float | None:
-        """The seconds until `ended` must be called without a signal."""
         return self._reaper.due
 
     def settle(self) -> None:
-        """Spare the processes that earlier workers left running."""
         self._reaper.spared.add(self._intake.sink.child)
         self._reaper.settle()
 
     def end_all(self, grace: float) -> bool:
-        """End the remaining children and their children."""
         self._reaper.spared.add(self._intake.sink.child)
         return self._reaper.end_all(grace)
 
@@ -119,7 +114,6 @@ class PosixPlatform:
         self._reaper.adopt(left["spared"], left["strays"])
 
     def gone(self, pid: int) -> Remains:
-        """Read the rest of an ended worker's output; return its `Remains`."""
         before = self._oom_kills
         lines = self._intake.detach(pid)
         return Remains(lines, self._reaper.peaks.pop(pid, None), is_oom=self.look_for_oom() > before)
@@ -130,47 +124,57 @@ class PosixPlatform:
         return self._oom_kills
 
     def signal(self, pid: int, number: signal.Signals) -> None:
-        """Send a signal to a child. It has not been reaped, so its pid belongs to no other process."""
+        # It has not been reaped, so its pid belongs to no other process.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
     def kill(self, pid: int) -> None:
-        """Kill a child and its process group."""
         signal_group(pid, signal.SIGKILL)
 
     def print_stacks(self, pid: int) -> bool:
-        """Send the signal that prints a worker's stacks, unless it has no handler and would be killed."""
-        if not catches(pid, STACKS):
+        if not catches(pid, STACKS):  # without a handler, the signal would kill it
             return False
         self._intake.tap(pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, STACKS)
         return True
 
+    def printed_stacks(self, pid: int) -> list[str]:
+        return self._intake.untap(pid)
+
+    # The log, and reports.
+
+    def log(self, level: str, text: str) -> None:
+        self._intake.log(level, text)
+
+    def identify(self, pid: int, worker: int) -> None:
+        self._intake.identify(pid, worker)
+
+    def record(self, kind: str, text: str, /, **facts: Any) -> None:
+        self._events.add(kind, text, **facts)
+
     def reopen_log(self) -> str:
-        """Reopen the log file; return the reason for a failure, or an empty text."""
         return self._intake.sink.reopen()
 
-    def drop_privileges(self) -> None:
-        """Become the daemon's user permanently, after closing descriptors that it must not have."""
-        if self._spawner.has_identity:
-            self._close_unused()
-            self._spawner.drop_privileges()
+    def change_log(self, plan: LogPlan) -> None:
+        if plan != self._log_plan:
+            self._intake.change_sink(open_sink(plan, self._plan.name, None), layout_of(plan.layout))
+            self._log_plan = plan
+            path, is_temporary = events_path(self._plan, plan), plan.kind != "file"
+            if trouble := self._events.open(path, is_temporary=is_temporary):
+                self.log("WARNING", trouble)
 
     def report_ready(self, addresses: Iterable[str]) -> None:
-        """Report that the daemon is ready."""
         where = ", ".join(addresses)
         line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
         self.log("INFO", line)
-        self._state_line = line
-        self._notifier.send({"READY": "1", "MAINPID": str(os.getpid()), "STATUS": self._status()})
+        self.notifier.ready(line, os.getpid())
         if self._reporter is not None:
             self._reporter.ready(line)
 
     def report_failed(self, lines: Iterable[str], status: int, errno: int) -> None:
-        """Report why the start has failed: as plain text to a person, and in the log."""
         if errno:
-            self._notifier.send({"ERRNO": str(errno)})
+            self.notifier.send({"ERRNO": str(errno)})
         lines = list(lines)
         text = "\n".join(lines)
         if self._plan.log.kind != "stderr":
@@ -180,54 +184,16 @@ class PosixPlatform:
         elif self._plan.log.kind != "journal" or not is_journal(self._spawner.environ):
             print_error(text)  # otherwise the journal would contain it twice
 
-    def change_log(self, plan: LogPlan) -> None:
-        """Open the new log, and then close the old one."""
-        if plan != self._log_plan:
-            self._intake.change_sink(open_sink(plan, self._plan.name, None), layout_of(plan.layout))
-            self._log_plan = plan
-            path, is_temporary = events_path(self._plan, plan), plan.kind != "file"
-            if trouble := self._events.open(path, is_temporary=is_temporary):
-                self.log("WARNING", trouble)
+    # This process.
+
+    def drop_privileges(self) -> None:
+        if self._spawner.has_identity:
+            self._close_unused()
+            self._spawner.drop_privileges()
 
     def enter(self, directory: str) -> None:
-        """Leave the folder of the previous generation, which may be removed soon."""
         with contextlib.suppress(OSError):
             os.chdir(directory)
-
-    def notify_reloading(self) -> None:
-        """Notify the service manager that a reload has begun."""
-        self._notifier.reloading("reloading")
-
-    def notify_reloaded(self, line: str) -> None:
-        """Notify the service manager that the daemon serves, in the new or the old generation."""
-        self._state_line = line
-        self._notifier.ready(self._status())
-
-    def notify_troubles(self, troubles: Sequence[str]) -> None:
-        """Notify the service manager of the current troubles, beside the daemon's state."""
-        self._troubles = list(troubles)
-        self._notifier.status(self._status())
-
-    def _status(self) -> str:
-        return "; ".join([each for each in (self._state_line, *self._troubles) if each])
-
-    def notify_status(self, text: str) -> None:
-        """Notify the service manager of the daemon's state, in one line."""
-        self._state_line = text
-        self._notifier.status(self._status())
-
-    def notify_stopping(self, text: str) -> None:
-        """Notify the service manager that the daemon stops, and what it waits for or why it failed."""
-        self._state_line = text
-        self._notifier.stopping(text)
-
-    def notify_stuck(self, why: str) -> None:
-        """Trigger the service manager's watchdog, so that it kills the daemon."""
-        self._notifier.send({"WATCHDOG": "trigger", "STATUS": why})
-
-    def notify_end(self, status: int) -> None:
-        """Notify the service manager of the exit status."""
-        self._notifier.send({"EXIT_STATUS": str(status)})
 
 
 class _PreparedFork(ChildPipes):

@@ -148,7 +148,7 @@ class Rollout:
         self._history = _History(self._reactor, asked=asked or None)
         self._enter(Stage.READING)
         self._platform.log("INFO", "reloading")
-        self._platform.notify_reloading()
+        self._platform.notifier.reloading("reloading")
         self._set_deadline()
         try:
             self._planner = self._start_planner(plan)
@@ -324,7 +324,7 @@ class Rollout:
             )
             if coming is not None:
                 self._handovers.drain(self._pool.of(coming), _ROLLBACK_GRACE)
-            self._platform.notify_reloaded(f"reload failed: {lines[-1].removeprefix('tamed: ')}")
+            self._platform.notifier.ready(f"reload failed: {lines[-1].removeprefix('tamed: ')}")
         else:
             self._platform.report_failed(lines, status, errno)
         self._done({"fault": {"lines": list(lines), "status": status}})
@@ -346,7 +346,7 @@ class Rollout:
         self._platform.log("INFO", line)
         self._record_done("reload", line)
         self._keep_sockets()
-        self._platform.notify_reloaded(line)
+        self._platform.notifier.ready(line)
         self._done({"reloaded": line})
 
     def _keep_sockets(self) -> None:

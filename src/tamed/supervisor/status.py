@@ -17,6 +17,7 @@ from tamed.supervisor.reports import REPORT_PATIENCE, Reports
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Phase, Supervisor
 from tamed.supervisor.workers import WorkerPool
+from tamed.unix.notify import Notifier
 
 __all__ = ["ControlApi", "StackRequests", "StateNotifier", "StatusRequests"]
 
@@ -204,33 +205,33 @@ class StateNotifier:
     own watchdog, and is no reason to end the others.
     """
 
-    def __init__(self, supervisor: Supervisor, reactor: Reactor, platform: Platform) -> None:
+    def __init__(self, supervisor: Supervisor, reactor: Reactor, notifier: Notifier) -> None:
         self._supervisor = supervisor
         self._reactor = reactor
-        self._platform = platform
+        self._notifier = notifier
         self._last = ""
         self._is_stuck = False
 
     def watch(self) -> None:
         """From now on, notify the manager at its interval."""
-        if self._platform.alive_interval is not None:
-            self._reactor.later(self._platform.alive_interval, self.watch)
-            self._platform.notify_alive()
+        if self._notifier.alive_interval is not None:
+            self._reactor.later(self._notifier.alive_interval, self.watch)
+            self._notifier.watchdog()
 
     def look(self) -> None:
         """Notify of a changed state, and of progress. Must be called regularly."""
         supervisor = self._supervisor
         text = supervisor.progress
         if text:
-            self._platform.notify_progress(_EXTENSION)
+            self._notifier.extend_timeout(_EXTENSION)
         elif supervisor.phase is Phase.RUNNING:
             text = self._of_running()
         if text != self._last and supervisor.ending.status == ExitStatus.OK:  # the reason for a failure stays
             was, self._last = self._last, text
             if text:
-                self._platform.notify_status(text)
+                self._notifier.status(text)
             elif was.startswith(("degraded", "failing")):
-                self._platform.notify_status(f"running: {supervisor.ready} workers ready")
+                self._notifier.status(f"running: {supervisor.ready} workers ready")
 
     def _of_running(self) -> str:
         """Return the current problems; empty if there are none: the last notification then stays."""
@@ -244,5 +245,5 @@ class StateNotifier:
             text += f"; the check of {name} fails: {why}"
         if supervisor.is_stuck and not self._is_stuck:
             self._is_stuck = True
-            self._platform.notify_stuck(text)
+            self._notifier.stuck(text)
         return text

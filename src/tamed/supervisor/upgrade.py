@@ -61,7 +61,7 @@ class Upgrader:
         self._asked = asked
         self._began = self._reactor.clock()
         self._platform.log("INFO", "upgrading")
-        self._platform.notify_reloading()
+        self._platform.notifier.reloading("reloading")
         self._upgrading(True)
         try:
             order = {"state": HandoffState().data | self._export(int)}
@@ -131,5 +131,5 @@ class Upgrader:
         text = "\n".join(lines).removeprefix("tamed: ")
         self._platform.log("ERROR", f"upgrade failed, nothing has changed: {text}")
         self._record(f"the upgrade failed: {text}", "failed")
-        self._platform.notify_reloaded(f"upgrade failed: {lines[-1]}")
+        self._platform.notifier.ready(f"upgrade failed: {lines[-1]}")
         self._failed({"fault": {"lines": lines, "status": status}})

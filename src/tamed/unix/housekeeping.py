@@ -46,7 +46,7 @@ class Housekeeping:
         self,
         *,
         log: Callable[[str, str], None],
-        changed: Callable[[Sequence[str]], None],
+        changed: Callable[[Sequence[str]], object],
         housekeep_log: Callable[[], str],
         lost_sockets: Callable[[], Sequence[str]] = tuple,
     ) -> None:

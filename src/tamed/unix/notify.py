@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
 __all__ = ["Notifier", "watchdog_interval"]
@@ -22,11 +22,16 @@ class Notifier:
     """A connection to the service manager. Without a manager every call does nothing and returns False.
 
     Each method returns whether the message was sent. It connects at once, because the socket may be
-    unreachable after a chroot, and again when the manager was restarted.
+    unreachable after a chroot, and again when the manager was restarted. The operator sees the last state,
+    and beside it the current troubles. ``alive_interval`` is the time between two calls of `watchdog`, in
+    seconds; None if the manager has no watchdog for this process.
     """
 
     def __init__(self, path: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.path = path  # "" is no manager; a leading @ means the zero byte of an abstract address
+        self.alive_interval: float | None = None
+        self._state = ""
+        self._troubles: Sequence[str] = ()
         self._monotonic = monotonic
         self._socket: socket.socket | None = None
         self._connect()
@@ -34,33 +39,54 @@ class Notifier:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Connect to the manager of the environment. The variable stays: a worker must not inherit it."""
-        return cls(environ.get("NOTIFY_SOCKET", ""))
+        notifier = cls(environ.get("NOTIFY_SOCKET", ""))
+        interval = watchdog_interval(environ)
+        notifier.alive_interval = None if interval is None else interval / 2
+        return notifier
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection to a manager."""
         return self._socket is not None
 
-    def ready(self, status: str = "") -> bool:
-        """Notify that the start, or a reload, is done."""
-        return self.send({"READY": "1", **({"STATUS": status} if status else {})})
+    def ready(self, state: str = "", main_pid: int | None = None) -> bool:
+        """Notify that the start, or a reload, is done; ``main_pid`` is that of a daemon that has forked."""
+        self._state = state
+        main = {} if main_pid is None else {"MAINPID": str(main_pid)}
+        return self.send({"READY": "1", **main, **({"STATUS": self.shown} if self.shown else {})})
 
     def reloading(self, status: str = "") -> bool:
         """Notify that a reload begins; :meth:`ready` notifies its end. For ``Type=notify-reload`` too."""
         now = str(int(self._monotonic() * 1_000_000))
         return self.send({"RELOADING": "1", "MONOTONIC_USEC": now, **({"STATUS": status} if status else {})})
 
-    def stopping(self, status: str = "") -> bool:
-        """Notify that the service is stopping."""
-        return self.send({"STOPPING": "1", **({"STATUS": status} if status else {})})
+    def stopping(self, state: str = "") -> bool:
+        """Notify that the service is stopping, and what it waits for or why it failed."""
+        self._state = state
+        return self.send({"STOPPING": "1", **({"STATUS": state} if state else {})})
 
-    def status(self, text: str) -> bool:
-        """Send a status line for the operator."""
-        return self.send({"STATUS": text})
+    def status(self, state: str) -> bool:
+        """Notify of the service's state, in one line."""
+        self._state = state
+        return self.send({"STATUS": self.shown})
+
+    def troubled(self, troubles: Sequence[str]) -> bool:
+        """Notify of the current troubles, instead of the former ones."""
+        self._troubles = troubles
+        return self.send({"STATUS": self.shown})
+
+    @property
+    def shown(self) -> str:
+        """The line that the operator sees."""
+        return "; ".join(filter(None, (self._state, *self._troubles)))
 
     def watchdog(self) -> bool:
         """Send a keep-alive: due more often than once in :func:`watchdog_interval`."""
         return self.send({"WATCHDOG": "1"})
+
+    def stuck(self, why: str) -> bool:
+        """Trigger the watchdog, so that the manager kills the service."""
+        return self.send({"WATCHDOG": "trigger", "STATUS": why})
 
     def extend_timeout(self, seconds: float) -> bool:
         """Request this many more seconds, from now, for the start, reload or stop."""

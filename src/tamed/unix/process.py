@@ -15,10 +15,10 @@ from tamed.errors import PermissionRefused, SystemRefused, from_os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Self
 
-__all__ = ["ProcessHandle", "end_by_signal"]
+__all__ = ["ProcessHandle", "end_by_signal", "ignore_to_the_end"]
 
 _ATTEMPTS = 10
 
@@ -108,6 +108,16 @@ class ProcessHandle:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def ignore_to_the_end(numbers: Iterable[int]) -> None:
+    """Ignore signals, because this process ends.
+
+    At its end, the interpreter restores the default action of each signal that has a handler: a late signal
+    would change the exit status.
+    """
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def end_by_signal(number: int) -> int:

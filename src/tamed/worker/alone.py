@@ -33,7 +33,6 @@ from tamed.service.events import hub
 from tamed.service.role import OwnRoles, set_roles
 from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
-from tamed.unix.notify import watchdog_interval
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.worker.life import STOP_SIGNALS, Ending, StopDelay, StopRequests, beside, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
@@ -50,9 +49,9 @@ def run(reading: Reading) -> Ending:
     These are the steps of a daemon's life (see ARCHITECTURE.md) that a single process in the foreground has.
     """
     leave_first_process()
-    manager = Manager(reading.name)
+    manager = Manager.from_environ(os.environ)
     manager.discard_sockets()
-    manager.starting(reading.settings.daemon.start_timeout)
+    manager.allow(reading.settings.daemon.start_timeout)
     try:
         return _run(reading, manager)
     except TamedError as error:
@@ -107,7 +106,7 @@ def _run(reading: Reading, manager: Manager) -> Ending:
         if SECRETS:  # a core dump would contain them
             forbid_tracing()
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
-            return runner.run(_live(application, daemon, handler, duties, drop, manager=manager))
+            return runner.run(_live(application, reading, handler, duties, drop, manager=manager))
 
 
 def _set_up_process(job: Job, daemon: Daemon) -> Job:
@@ -140,19 +139,20 @@ def _hide_from_children() -> None:
 
 async def _live(
     application: Application,
-    daemon: Daemon,
+    reading: Reading,
     handler: SinkHandler,
     duties: list[Duty],
     drop: Callable[[], None],
     *,
     manager: Manager,
 ) -> Ending:
+    daemon = reading.settings.daemon
     loop = asyncio.get_running_loop()
     housekeeping = Housekeeping(log=_log, changed=manager.troubled, housekeep_log=handler.housekeep)
     housekeeping.duties += duties
     loop.add_signal_handler(signal.SIGUSR1, handler.reopen)
     signals: Sequence[signal.Signals] = STOP_SIGNALS
-    if manager.is_there:  # with Type=notify-reload, it sends SIGHUP for a reload
+    if manager.is_connected:  # with Type=notify-reload, it sends SIGHUP for a reload
         signals = tuple(each for each in STOP_SIGNALS if each != signal.SIGHUP)
         loop.add_signal_handler(signal.SIGHUP, manager.refuse_reload)
 
@@ -164,28 +164,29 @@ async def _live(
         if stays_root(daemon.user):  # not earlier: a failed start prints one line only
             log.warning(AS_ROOT)
         log.info("%s is ready", application.name)
-        manager.ready()
+        manager.ready(f"{reading.name} is ready: pid {os.getpid()}")
         loop.call_soon(hub.publish, "start", f"{application.name} is ready")  # bodies subscribe before that
         checks.start()
 
     def stopping() -> None:
-        manager.stopping(daemon.longest_stop)
+        manager.stopping("draining")
+        manager.allow(daemon.longest_stop)
 
     def delayed(seconds: float) -> None:
-        text = f"stopping: clients are served for {seconds:g} s, and then drained"
-        manager.stopping(seconds + daemon.longest_stop, text)
+        manager.stopping(f"stopping: clients are served for {seconds:g} s, and then drained")
+        manager.allow(seconds + daemon.longest_stop)
 
     def checked(results: list[CheckResult]) -> None:
         failing = {each.name: each.why for each in results if each.why}
         hub.publish_checks(manager.failing, failing)
         manager.degraded(failing)
 
-    interval = watchdog_interval(os.environ)
+    interval = manager.alive_interval
     try:
         async with asyncio.timeout(daemon.start_timeout) as deadline:
             with (
                 beside(_repeat(INTERVAL, housekeeping.look)),
-                beside(None if interval is None else _repeat(interval / 2, manager.alive)),
+                beside(None if interval is None else _repeat(interval, manager.watchdog)),
                 closing(Checks(application, checked)) as checks,
             ):
                 return await live(

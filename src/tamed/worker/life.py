@@ -17,6 +17,7 @@ from tamed.errors import ConfigurationError, ServiceFailed, exit_code, exit_requ
 from tamed.log.logger import own_logger
 from tamed.service.application import Application
 from tamed.service.events import hub
+from tamed.unix.process import ignore_to_the_end
 
 __all__ = ["STOP_SIGNALS", "Ending", "StopDelay", "StopRequests", "beside", "live", "loop_factory"]
 
@@ -162,9 +163,8 @@ class StopRequests:
     While this context is entered, ``signals`` count as requests. ``again``, if set, is called for the first
     request after that. After a request, a further SIGINT ends the process at once; SIGQUIT does so at any
     time. ``stop`` may be replaced at any time. If the process ends after the context (``ends_process``), a
-    requested stop leaves the other signals ignored: at its end, the interpreter restores their default
-    action, and a second SIGTERM would change the exit status. ``kill`` is ``os.kill``; tests pass another
-    function.
+    requested stop leaves the other signals ignored, see `ignore_to_the_end`. ``kill`` is ``os.kill``; tests
+    pass another function.
     """
 
     stop: Callable[[Signals], object]
@@ -201,11 +201,11 @@ class StopRequests:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ignored = {signal.SIGTERM, signal.SIGHUP} if self._ends_process and self._stopping else set()
+        is_end = self._ends_process and self._stopping
+        ignored = self._former.keys() & {signal.SIGTERM, signal.SIGHUP} if is_end else set()
+        ignore_to_the_end(ignored)
         for number, handler in self._former.items():
-            if number in ignored:
-                signal.signal(number, signal.SIG_IGN)
-            elif handler is not None:  # None: it was not set from Python
+            if number not in ignored and handler is not None:  # None: it was not set from Python
                 signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
