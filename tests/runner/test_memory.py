@@ -110,5 +110,5 @@ def test_a_limit_for_all_is_divided() -> None:
     with supervised(max_workers_memory=2 * LIMIT) as world:
         generation = world.supervisor.generation
         assert generation.max_worker_memory == LIMIT
-        generation.resize(4)
+        generation.count = 4
         assert generation.max_worker_memory == LIMIT // 2

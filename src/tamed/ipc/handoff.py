@@ -19,7 +19,7 @@ Data = dict[str, Any]
 Keep = Callable[[int], int]
 """Keeps a descriptor open over the exec, and returns it."""
 
-_VERSION = 4
+_VERSION = 5
 _LONGEST = 64 * 1024 * 1024  # bytes
 
 

@@ -58,7 +58,7 @@ def main() -> NoReturn:
 def _take_over(descriptor: int) -> Data:
     """Read the exported state. A process that dropped root stays untraceable."""
     left = HandoffState.take_over(descriptor)
-    if not left.get("traceable", True):
+    if not left["traceable"]:
         forbid_tracing()
     return left
 

@@ -14,6 +14,13 @@ from tamed.supervisor.platform import Remains
 __all__ = ["Generation", "Serving", "Worker", "WorkerState", "how_it_ended"]
 
 
+_KEPT = (
+    *("pid", "number", "started", "ready", "needs", "is_surplus", "drained_from", "leave_by", "kill_at"),
+    *("fault", "errno", "leaving", "checks"),
+)
+"""The attributes of a worker that are handed over in an upgrade as they are."""
+
+
 class Generation:
     """The data that its workers share. A worker refers to its generation, not the other way round.
 
@@ -32,10 +39,6 @@ class Generation:
         """The most bytes that one of its workers may use, None if there is no limit."""
         of_all = self.plan.max_workers_memory
         return self.plan.max_worker_memory if of_all is None else of_all // self.count
-
-    def resize(self, count: int) -> None:
-        """Set another number of workers."""
-        self.count = count
 
 
 class Serving(Protocol):
@@ -137,85 +140,39 @@ class Worker:
         """Record that draining begins at this time: the end is wanted, and no worker replaces it."""
         self.is_surplus = True
         self.state = WorkerState.DRAINING
-        self._leave(now)
+        self.drained_from = self.drained_from or now
 
     def stop(self, now: float) -> None:
         """Record that a stop was requested at this time."""
         self.state = WorkerState.STOPPING
-        self._leave(now)
-
-    def _leave(self, now: float) -> None:
-        self.drained_from = now if self.drained_from is None else self.drained_from
-
-    def leave_behind(self, remains: Remains) -> None:
-        """Record its last output and memory use, after its end."""
-        self.remains = remains
+        self.drained_from = self.drained_from or now
 
     def abort(self, kill_at: float) -> None:
         """Record that it is being aborted, and is killed at this time at the latest."""
         self.state = WorkerState.STUCK
         self.kill_at = kill_at
 
-    def set_leave_by(self, by: float) -> None:
-        """Set the deadline for its end."""
-        self.leave_by = by
-
-    def set_timings(self, timings: dict[str, Any]) -> None:
-        """Record the durations of its start."""
-        self.timings = timings
-
-    def set_checks(self, checks: list[Check]) -> None:
-        """Record the results of its service checks."""
-        self.checks = checks
-
-    def subscribe(self, which: str) -> None:
-        """Record that it wants events: those of ``all`` workers, or of ``one``."""
-        self.subscribed.add(which)
-
-    def measure(self, needs: int | None) -> None:
-        """Record the memory that it uses before it has served a connection."""
-        self.needs = needs
-
-    def replace(self, other: "Worker | None") -> None:
-        """Set the worker that this one replaces; None: it replaces no worker and stays."""
-        self.replaces = other
-
     def export(self, keep: Keep) -> Data:
         """Return this as data, for the next program."""
         return {
-            "pid": self.pid,
-            "number": self.number,
+            **{name: getattr(self, name) for name in _KEPT},
             "generation": self.generation.number,
             "state": self.state.value,
-            "started": self.started,
-            "ready": self.ready,
-            "needs": self.needs,
             "replaces": None if self.replaces is None else self.replaces.pid,
-            "surplus": self.is_surplus,
-            "drained_from": self.drained_from,
-            "leave_by": self.leave_by,
-            "kill_at": self.kill_at,
-            "fault": self.fault,
-            "checks": self.checks,
             "subscribed": sorted(self.subscribed),
-            "leaving": self.leaving,
             "channel": self.channel.export(keep),
         }
 
     @classmethod
     def imported(cls, data: Data, generation: Generation, now: float) -> Self:
-        """Return a worker of the previous program; set the worker that it replaces with `replace`."""
+        """Return a worker of the previous program; its ``replaces`` is not set yet."""
         channel = Channel.imported(data["channel"])
         worker = cls(data["pid"], data["number"], generation, channel, started=data["started"], heard=now)
+        for name in _KEPT:
+            setattr(worker, name, data[name])
         worker.state = WorkerState(data["state"])
-        worker.ready, worker.needs = data["ready"], data["needs"]
-        worker.is_surplus = data["surplus"]
-        worker.drained_from = data.get("drained_from")
-        worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
-        worker.fault = None if data["fault"] is None else tuple(data["fault"])
-        worker.leaving = data["leaving"]
-        worker.checks = [Check(*each) for each in data.get("checks", ())]
-        worker.subscribed = set(data.get("subscribed", ()))
+        worker.checks = [Check(*each) for each in data["checks"]]
+        worker.subscribed = set(data["subscribed"])
         return worker
 
     @property
@@ -297,10 +254,6 @@ class Worker:
     @property
     def _never_ready(self) -> str:
         return f"the application ended before it was ready, with status {self.leaving}"
-
-    def fail(self, lines: list[str], status: int) -> None:
-        """Record the reason why it has failed or will never begin: the lines to print, and the status."""
-        self.fault = lines, status
 
 
 def how_it_ended(code: int) -> str:

@@ -63,12 +63,12 @@ class Holdings:
         owner = identity if left is None else None
         self.reactor = Reactor()
         held.callback(self.reactor.close)
-        self.begun = self.reactor.clock() if left is None else left.get("begun", self.reactor.clock())
+        self.begun = self.reactor.clock() if left is None else left["begun"]
         self.reactor.hold_signals(SIGNALS)  # from here on, none of them ends this process without a cleanup
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         # The descriptors that came through the exec of the command. An upgrade lists those that it keeps.
         inherited = close_on_exec()
-        passed = inherited if left is None else left.get("passed", passed_descriptors(os.environ))
+        passed = inherited if left is None else left["passed"]
         self._passed = {0, 1, 2, *passed} - {plan.report, *(() if first is None else first.descriptors)}
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
@@ -146,12 +146,8 @@ class Holdings:
     def resume(self, left: Data) -> None:
         """Resume from the exported state, instead of `start`."""
         self.sockets.resume(left["sockets"])
-        self.intake.resume(left["pipes"])
-        self.intake.sink.resume(left["log"])
-        self.intake.resume_lost(left.get("log_lost", 0))
-        if self.intake.tail is not None:
-            self.intake.tail.resume(left.get("log_records") or {})
-        self.events.resume(left.get("events", ()))
+        self.intake.resume(left["log"])
+        self.events.resume(left["events"])
         self.platform.resume(left["children"])
         if self.ops is not None:
             self._resume_ops(self.ops, left)
@@ -164,11 +160,11 @@ class Holdings:
 
     def _resume_ops(self, ops: "OpsProcess", left: Data) -> None:
         """Resume the operations endpoint of the previous program, if it had one."""
-        if (metrics := self.supervisor.pool.metrics) is not None and left.get("metrics") is not None:
-            metrics.resume(left["metrics"])
-        if left.get("ops") is None:
+        metrics = self.supervisor.pool.metrics
+        if left["ops"] is None or metrics is None:
             ops.start()
         else:
+            metrics.resume(left["metrics"])
             ops.resume(left["ops"])
 
     def keep_house(self) -> None:
@@ -216,7 +212,7 @@ class Holdings:
         )
         self.supervisor.on_child_ended = process.ended
         self.supervisor.ending.end_others = process.end
-        if left is None or left.get("ops") is None:
+        if left is None or left["ops"] is None:
             process.bind()
         return process
 
@@ -256,10 +252,7 @@ class Holdings:
             "begun": self.begun,
             "supervisor": self.supervisor.export(keep),
             "sockets": self.sockets.export(keep),
-            "pipes": self.intake.export(keep),
-            "log": self.intake.sink.export(),
-            "log_lost": self.intake.lost,
-            "log_records": None if self.intake.tail is None else self.intake.tail.by_level,
+            "log": self.intake.export(keep),
             "events": self.events.export(),
             "children": self.platform.export(),
             "pid_file": self.pid_file and self.pid_file.export(keep),

@@ -110,10 +110,6 @@ class Intake:
         """The number of lines that no sink accepted, including those of earlier programs."""
         return self._lost_before + self.sink.lost
 
-    def resume_lost(self, lost: int) -> None:
-        """Continue the count of the previous program, once the sink has resumed."""
-        self._lost_before = lost - self.sink.lost
-
     def log(self, level: str, text: str) -> None:
         """Write a line of the supervisor, after all input that arrived before it."""
         for source in list(self._sources.values()):
@@ -131,12 +127,12 @@ class Intake:
         """Close the sink."""
         self.sink.close()
 
-    def export(self, keep: Keep) -> list[Data]:
+    def export(self, keep: Keep) -> Data:
         """Return this as data, for the next program; complete lines are written before."""
-        left = []
+        pipes = []
         for source in self._sources.values():
             self._write_lines(source, source.line_reader.take_all())
-            left.append(
+            pipes.append(
                 {
                     "pid": source.pid,
                     "worker": source.worker,
@@ -146,13 +142,22 @@ class Intake:
                     "line": encode(source.line_reader.rest),
                 }
             )
-        return left
+        return {
+            "pipes": pipes,
+            "unreported": self.sink.export(),
+            "lost": self.lost,
+            "by_level": {} if self.tail is None else self.tail.by_level,
+        }
 
-    def resume(self, left: list[Data]) -> None:
+    def resume(self, left: Data) -> None:
         """Resume from the state of the previous program."""
-        for data in left:
+        self.sink.resume(left["unreported"])
+        self._lost_before = left["lost"] - self.sink.lost
+        if self.tail is not None:
+            self.tail.resume(left["by_level"])
+        for data in left["pipes"]:
             source = self.attach(data["pid"], data["records"], data["output"])
-            source.worker = data.get("worker")
+            source.worker = data["worker"]
             source.record_reader.rest = decode(data["record"])
             source.line_reader.rest = decode(data["line"])
 

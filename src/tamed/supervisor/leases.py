@@ -180,8 +180,7 @@ class Leases:
         for role, data in left.items():
             standing = self.standings[role] = Standing(self._clock())
             for name in Standing.__slots__:
-                if name in data:  # older releases send no claim
-                    setattr(standing, name, data[name])
+                setattr(standing, name, data[name])
         self._schedule()
 
 

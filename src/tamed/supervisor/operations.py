@@ -90,7 +90,7 @@ class Operation:
     def imported(cls, data: Data, replies: MutableMapping[int, Reply]) -> "Operation":
         """Return the operation that the data was made from; it takes its replies out of ``replies``."""
         answers = [replies.pop(each) for each in data["callers"] if each in replies]
-        return cls(Kind(data["kind"]), answers, data["workers"], data["change"], data.get("asked", ""))
+        return cls(Kind(data["kind"]), answers, data["workers"], data["change"], data["asked"])
 
 
 class Operations:

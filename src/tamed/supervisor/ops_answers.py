@@ -57,8 +57,7 @@ class OpsAnswers:
 
     def serve(self, question: Message, answer: OpsAnswer) -> None:
         """Answer a request, now or later. Raises InvalidMessage for an invalid one."""
-        if "certificates" in question:  # older releases report none
-            self._status.of_operations = read_certificates(question)
+        self._status.of_operations = read_certificates(question)
         match read_text(question, "ask"):
             case "health":
                 answer(self._health())

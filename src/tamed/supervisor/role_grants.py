@@ -215,7 +215,7 @@ class RoleGrants:
     def resume(self, left: Data) -> None:
         """Resume from the roles of the previous program."""
         self._roles.resume(left)
-        self._leases.resume(left.get("leases", {}))  # older releases send none
+        self._leases.resume(left["leases"])
 
 
 def _of_fleet(standing: Standing) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Role:
         """Return the role of the previous program."""
         role = cls(data["name"])
         for name in cls.__slots__:
-            setattr(role, name, data.get(name, getattr(role, name)))  # older releases send no scope
+            setattr(role, name, data[name])
         role.holder = None if data["holder"] is None else Candidate(*data["holder"])
         role.candidates = [Candidate(*each) for each in data["candidates"]]
         return role

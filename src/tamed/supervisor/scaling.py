@@ -86,7 +86,7 @@ class Scaler:
         generation = self._serving.generation
         if count != generation.count:
             self._platform.log("INFO", f"{count} worker{'s' * (count > 1)} from now on")
-        generation.resize(count)
+        generation.count = count
         self._wait_for_scaling()
         others = [worker for worker in self._pool.of(generation) if worker.number > count]
         self._handovers.begin([worker for worker in others if not worker.is_surplus], ())
@@ -96,7 +96,7 @@ class Scaler:
     def worker_ready(self, worker: Worker) -> None:
         """Let a ready worker accept; drain the worker that it replaces, if any."""
         old = worker.replaces
-        worker.replace(None)
+        worker.replaces = None
         self._handovers.begin([] if old is None else [old], [worker])
         if self._scaling is not None:
             self._wait_for_scaling()
@@ -126,7 +126,7 @@ class Scaler:
         """Handle the end of a worker: its replacement, if already starting, becomes an ordinary worker."""
         for each in self._pool.everyone:
             if each.replaces is worker:
-                each.replace(None)
+                each.replaces = None
 
     def _staying(self) -> list[Worker]:
         return self._pool.staying(self._serving.generation)

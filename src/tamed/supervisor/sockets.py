@@ -170,7 +170,7 @@ class SocketTable:
             sockets = tuple(socket.socket(fileno=descriptor) for descriptor in data["sockets"])
             file = None if data["file"] is None else SocketFile(**data["file"])
             self._held.append(_Held(SocketKey(*data["key"]), Bound(sockets, file), dict(data["users"])))
-            self._kept.resume(data.get("kept", ()))  # older releases send none
+            self._kept.resume(data["kept"])
 
     def close(self) -> None:
         """Close all sockets and remove their files. Idempotent.

@@ -357,17 +357,15 @@ class Supervisor:
         self._has_started = True
         self.recovery.resume(left["recovery"])
         generations = self._rollout.resume(left["rollout"])
-        if "roles" in left:  # older releases send none
-            self.roles.resume(left["roles"])
+        self.roles.resume(left["roles"])
         self.pool.resume(left["workers"], generations)
         self.pool.templates.resume(left["templates"])
         self.helpers.resume(left["helpers"])
         self.operations.resume(left["operations"], replies)
         self._scaler.resume()
         self._watching.add(left["watching"])
-        if "figures" in left:  # older releases send none
-            self.figures.resume(left["figures"])
-        self.checks.resume(left.get("checks", {}))
+        self.figures.resume(left["figures"])
+        self.checks.resume(left["checks"])
         self._watchdog.resume()
         self._memory_limit.watch()
         self._reap()

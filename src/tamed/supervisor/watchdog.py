@@ -78,7 +78,7 @@ class Watchdog:
         """Abort the workers that have not ended after so many seconds."""
         leave_by = self._reactor.clock() + seconds
         for worker in workers:
-            worker.set_leave_by(leave_by)
+            worker.leave_by = leave_by
         self._reactor.later(seconds, self._enforce)
 
     def abort(self, worker: Worker) -> None:
@@ -171,7 +171,7 @@ class MemoryLimit:
 
     def began(self, worker: Worker) -> None:
         """Measure the memory that a worker needs: its use when it becomes ready, before it serves."""
-        worker.measure(self._platform.memory(worker.pid))
+        worker.needs = self._platform.memory(worker.pid)
 
     def _look(self, generation: Generation, limit: int) -> None:
         above = {}

@@ -190,7 +190,7 @@ class WorkerPool:
         """Handle a worker that cannot begin, as if it had ended for that reason."""
         del self._requested[worker]
         worker.channel.close()
-        worker.fail(lines, status)
+        worker.fault = lines, status
         self._events.worker_ended(worker, status)
 
     def cancel_requests(self, workers: Iterable[Worker] | None = None) -> None:
@@ -216,7 +216,7 @@ class WorkerPool:
                 self._reactor.watch(worker.channel, partial(self._receive, worker))
                 self._deliver(worker)
         for data in left:
-            self.workers[data["pid"]].replace(self.workers.get(data["replaces"]))
+            self.workers[data["pid"]].replaces = self.workers.get(data["replaces"])
 
     def let_start(self, worker: Worker) -> None:
         """Order a prepared worker to start its services."""
@@ -286,7 +286,7 @@ class WorkerPool:
             else:
                 self._receive(worker, has_ended=True)
                 self._close(worker)
-                worker.leave_behind(self._platform.gone(pid))
+                worker.remains = self._platform.gone(pid)
                 self._add_metrics(pid)
                 del self.workers[pid]
                 self._events.worker_ended(worker, code)
@@ -342,14 +342,14 @@ class WorkerPool:
         """Store a worker's report of its start, its end or its services."""
         match message:
             case {"timings": _}:
-                worker.set_timings(read_timings(read_object(message, "timings")))
+                worker.timings = read_timings(read_object(message, "timings"))
             case {"fault": _}:
                 worker.fault, worker.errno = read_fault(message), read_errno(message)
             case {"checks": _}:
-                worker.set_checks(read_checks(message))
+                worker.checks = read_checks(message)
                 self._events.worker_checked(worker)
             case {"subscribe": _}:
-                worker.subscribe(_subscription(message))
+                worker.subscribed.add(_subscription(message))
             case {"leaving": _}:
                 worker.leaving = read_number(message, "leaving", most=_STATUSES)
 

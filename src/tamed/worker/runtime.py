@@ -74,8 +74,7 @@ class WorkerRuntime:
         self._heartbeat_interval = read_seconds(order, "heartbeat")
         self._reports_files = read_truth(order, "files")
         self._files: dict[str, int] = {}
-        answers = read_object(order, "answers") if "answers" in order else {}  # older supervisors send none
-        job = Job.from_data(read_object(order, "job"))._replace(answers=answers)
+        job = Job.from_data(read_object(order, "job"))._replace(answers=read_object(order, "answers"))
         self._reading = Reading.from_data(job, read_object(order, "reading"))
         self._settings = self._reading.settings
         self._handler = PipeHandler(RECORDS)
