@@ -42,34 +42,41 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Reply:
-    """Answers one client, now or later: there is no time limit."""
+    """Answers one client, now or later: there is no time limit once ``has_asked`` is true.
 
-    def __init__(self, server: "ControlServer", client: socket.socket) -> None:
+    ``received`` is its request, or the part of it that has come until ``deadline``.
+    """
+
+    def __init__(
+        self, server: "ControlServer", client: socket.socket, deadline: Timer, received: bytes
+    ) -> None:
+        self.socket = client
+        self.deadline = deadline
+        self.received = received
+        self.has_asked = False
         self._server = server
-        self._client = client
 
-    @property
-    def descriptor(self) -> int:
-        """The descriptor of the client's connection, negative if it is closed."""
-        return self._client.fileno()
+    def fileno(self) -> int:
+        """Return the descriptor of the client's connection, negative if it is closed."""
+        return self.socket.fileno()
 
     @property
     def asked(self) -> str:
         """The peer's uid and pid, for events."""
         try:
-            client = peer_credentials(self._client)
+            client = peer_credentials(self.socket)
         except OSError:
             return ""
         return f"uid {client.uid}, pid {client.pid}"
 
     def __call__(self, answer: Message) -> None:
         """Answer, and close the connection."""
-        self._server.answer(self._client, answer)
+        self._server.answer(self, answer)
 
     def progress(self, text: str) -> None:
         """Send the client the name of the operation that its request waits for."""
         with contextlib.suppress(OSError):  # the client does not read, or has disconnected
-            self._client.send(encode_message({"waiting": text}))
+            self.socket.send(encode_message({"waiting": text}))
 
 
 class ControlServer:
@@ -100,9 +107,7 @@ class ControlServer:
         self._owner = owner
         self._reactor = reactor
         self._serve = serve
-        self._clients: dict[socket.socket, bytes] = {}
-        self._timers: dict[socket.socket, Timer] = {}
-        self._served: dict[socket.socket, Reply] = {}
+        self._clients: dict[int, Reply] = {}  # by descriptor
         self._warnings = warnings
         self._socket: socket.socket
         self.file: SocketFile
@@ -116,7 +121,7 @@ class ControlServer:
 
     def close(self) -> None:
         """Stop listening, disconnect all clients and remove the socket's file."""
-        for client in list(self._clients):
+        for client in list(self._clients.values()):
             self._drop(client)
         self._pause()
         self._give_up_reserve()
@@ -142,33 +147,36 @@ class ControlServer:
     def export(self, keep: Keep) -> list[Data]:
         """Return all clients as data: those that wait for an answer, and those without a request yet."""
         return [
-            {"descriptor": keep(client.fileno()), "received": encode(received)}
-            for client, received in self._clients.items()
+            {"descriptor": keep(client.fileno()), "received": encode(client.received)}
+            for client in self._clients.values()
         ]
 
     def resume(self, left: Sequence[Data]) -> dict[int, Reply]:
         """Resume the clients of the previous program; return the replies to those with a request."""
         replies = {}
         for data in left:
-            client = socket.socket(fileno=data["descriptor"])
-            self._add(client, decode(data["received"]))
-            if b"\n" in self._clients[client]:
-                replies[data["descriptor"]] = self._reply_to(client)
+            client = self._add(socket.socket(fileno=data["descriptor"]), decode(data["received"]))
+            if b"\n" in client.received:
+                self._stop_waiting(client)
+                replies[client.fileno()] = client
         return replies
 
-    def serve_again(self, reply: Reply) -> None:
-        """Serve a client that the previous program has not answered."""
-        client = next(client for client, each in self._served.items() if each is reply)
-        self._begin(client, reply)
+    def serve(self, client: Reply) -> None:
+        """Serve a client with a request; after `resume`, one that the previous program has not answered."""
+        line, _, _ = client.received.partition(b"\n")
+        try:
+            self._serve(parse_message(line, LONGEST_REQUEST), client)
+        except InvalidMessage as error:
+            client({"error": f"not a request: {error}"})
 
-    def answer(self, client: socket.socket, answer: Message) -> None:
+    def answer(self, client: Reply, answer: Message) -> None:
         """Send an answer. A client that does not read can block the supervisor for a second at most."""
-        if client in self._clients:
+        if client.fileno() in self._clients:
             if "error" not in answer:
                 answer = {**answer, "warnings": self._warnings()}
             with contextlib.suppress(OSError):  # the client does not read, or has disconnected
-                client.settimeout(_SENDING)
-                client.sendall(_answer_line(answer))
+                client.socket.settimeout(_SENDING)
+                client.socket.sendall(_answer_line(answer))
             self._drop(client)
 
     def _accept(self) -> None:
@@ -217,43 +225,36 @@ class ControlServer:
             os.close(self._reserve)
             self._reserve = -1
 
-    def _add(self, client: socket.socket, received: bytes = b"") -> None:
-        client.setblocking(False)
-        self._clients[client] = received
-        self._timers[client] = self._reactor.later(_PATIENCE, partial(self._drop, client))
+    def _add(self, sock: socket.socket, received: bytes = b"") -> Reply:
+        sock.setblocking(False)
+        deadline = self._reactor.later(_PATIENCE, lambda: self._drop(client))
+        client = self._clients[sock.fileno()] = Reply(self, sock, deadline, received)
         self._reactor.watch(client, partial(self._read, client))
+        return client
 
-    def _read(self, client: socket.socket) -> None:
+    def _read(self, client: Reply) -> None:
         try:
-            data = client.recv(LONGEST_REQUEST)
+            data = client.socket.recv(LONGEST_REQUEST)
         except OSError:
             data = b""
         if not data:
             self._drop(client)
-        elif client not in self._served:  # otherwise it sends more than one request
-            self._clients[client] += data
-            line, newline, _ = self._clients[client].partition(b"\n")
+        elif not client.has_asked:  # otherwise it sends more than one request
+            client.received += data
+            line, newline, _ = client.received.partition(b"\n")
             if newline or len(line) > LONGEST_REQUEST:
-                self._begin(client, self._reply_to(client))
+                self._stop_waiting(client)
+                self.serve(client)
 
-    def _begin(self, client: socket.socket, reply: Reply) -> None:
-        line, _, _ = self._clients[client].partition(b"\n")
-        try:
-            self._serve(parse_message(line, LONGEST_REQUEST), reply)
-        except InvalidMessage as error:
-            reply({"error": f"not a request: {error}"})
+    def _stop_waiting(self, client: Reply) -> None:
+        client.has_asked = True
+        client.deadline.cancel()
 
-    def _reply_to(self, client: socket.socket) -> Reply:
-        self._timers[client].cancel()
-        reply = self._served[client] = Reply(self, client)
-        return reply
-
-    def _drop(self, client: socket.socket) -> None:
-        del self._clients[client]
-        self._timers.pop(client).cancel()
-        self._served.pop(client, None)
+    def _drop(self, client: Reply) -> None:
+        del self._clients[client.fileno()]
+        client.deadline.cancel()
         self._reactor.unwatch(client)
-        client.close()
+        client.socket.close()
         self._resume()
 
 

@@ -155,7 +155,7 @@ class Holdings:
         self.supervisor.resume(left["supervisor"], replies)
         if self.control is not None:
             for reply in replies.values():  # requests that are not operations, for example for the status
-                self.control.serve_again(reply)
+                self.control.serve(reply)
         self.reactor.return_signals(bytes(left["signals"]))
 
     def _resume_ops(self, ops: "OpsProcess", left: Data) -> None:

@@ -77,7 +77,7 @@ class Operation:
 
     def export(self) -> Data:
         """Return this as data, with the descriptors of the callers' connections."""
-        callers = [each.descriptor for each in self.answers if isinstance(each, Reply)]
+        callers = [each.fileno() for each in self.answers if isinstance(each, Reply)]
         return {
             "kind": self.kind.value,
             "workers": self.workers,
