@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tamed._os.cgroup import allowed_cpus, allowed_memory, oom_kills
+from tamed._os.limits import allowed_cpus, allowed_memory, oom_kills
 
 
 def write(file: Path, text: str) -> None:

@@ -36,15 +36,15 @@ def fill_limited(path: str) -> list[object]:
     log = LogFile(Path(path), NO_ROTATION, clock=clock)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    log.write(numbered(0, 100))  # 26 bytes each: 38 of them fit
+    log.append(numbered(0, 100))  # 26 bytes each: 38 of them fit
     stopped = Path(path).read_bytes()
     clock.now += 60
-    log.write([b"two lines\nof one record\n"])
+    log.append([b"two lines\nof one record\n"])
     log.housekeep()
     still = Path(path).read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     log.housekeep()
-    log.write(numbered(100, 110))
+    log.append(numbered(100, 110))
     log.close()
     return [stopped.decode(), still == stopped, log.lost, Path(path).read_text()]
 
@@ -57,10 +57,10 @@ def fill_disk(directory: str, in_threads: bool) -> list[object]:
     filler = Path(directory, "filler")
     filler.write_bytes(bytes(64 * 1024))
     for first in range(0, 10_000, 100):
-        log.write(numbered(first, first + 100))
+        log.append(numbered(first, first + 100))
     lost = log.lost
     filler.unlink()
-    log.write(numbered(10_000, 10_100))
+    log.append(numbered(10_000, 10_100))
     log.close()
     lines = path.read_bytes().splitlines(keepends=True)
     return [lost, log.lost, [line.decode() for line in lines if b" lost " in line], whole(lines)]
@@ -82,7 +82,7 @@ def rotate_on_full_disk(directory: str) -> list[object]:
     mount_small(directory, "128k")
     log = LogFile(Path(directory, "verse.log"), Rotation(size=40_000, keep=1))
     for first in range(0, 20_000, 10):
-        log.write(numbered(first, first + 10))
+        log.append(numbered(first, first + 10))
     log.close()
     lines = Path(directory, "verse.log").read_bytes().splitlines(keepends=True)
     return [log.lost, whole(lines)[-1], sorted(entry.name for entry in Path(directory).iterdir())]
@@ -96,9 +96,9 @@ def rotate_as(path: str, user: str, root: str) -> list[object]:
         change_root(Path(root))
     drop_privileges(identity)
     for first in range(0, 30, 3):
-        log.write(numbered(first, first + 3))
+        log.append(numbered(first, first + 3))
     log.reopen()
-    log.write([b"end\n"])
+    log.append([b"end\n"])
     log.close()
     return [log.lost]
 
@@ -111,7 +111,7 @@ def fail_to_rotate(path: str, user: str) -> list[object]:
     os.chown(Path(path).parent, 0, 0)
     drop_privileges(identity)
     for first in range(0, 30, 3):
-        log.write(numbered(first, first + 3))
+        log.append(numbered(first, first + 3))
         clock.now += 30
     log.close()
     return [log.lost]
@@ -132,7 +132,7 @@ def compress(directory: str) -> list[object]:
     log = LogFile(Path(directory, "verse.log"), Rotation(size=2600, keep=3, compress=True))
     ours = []
     for first in range(0, 1000, 100):
-        log.write(numbered(first, first + 100))
+        log.append(numbered(first, first + 100))
         log.housekeep()
         if first:
             ours.append(log.child_ended(*os.wait()))
@@ -145,7 +145,7 @@ def compress_with_trouble(directory: str) -> list[object]:
     clock = Clock()
     log = LogFile(Path(directory, "verse.log"), Rotation(size=1000, keep=None, compress=True), clock=clock)
     heard = watch_signals()
-    log.write([big(), big()])
+    log.append([big(), big()])
     log.housekeep()
     os.kill(child_of(), signal.SIGTERM)
     log.child_ended(*os.wait())
@@ -155,7 +155,7 @@ def compress_with_trouble(directory: str) -> list[object]:
     clock.now += 61
     log.housekeep()
     child, status = os.wait()
-    log.write([b"last\n"])  # moves the file that was being compressed
+    log.append([b"last\n"])  # moves the file that was being compressed
     log.child_ended(child, status)
     moved = names(directory)
     log.housekeep()
@@ -202,8 +202,8 @@ def compressor_keeps_nothing(directory: str) -> bool:
     """Tell whether the end of a pipe is seen although the compressor is still there."""
     big = Path(directory, "verse.log")
     log = LogFile(big, Rotation(size=10, compress=True))
-    log.write([b"x" * 30_000_000 + b"\n"])
-    log.write([b"next\n"])
+    log.append([b"x" * 30_000_000 + b"\n"])
+    log.append([b"next\n"])
     reading, writing = os.pipe()
     log.housekeep()
     child = child_of()

@@ -47,11 +47,11 @@ def test_lines_are_appended(path: Path) -> None:
     mask = os.umask(0o077)
     try:
         log = LogFile(path)
-        log.write([b"one\n", b"two\nthree\n"])
+        log.append([b"one\n", b"two\nthree\n"])
         assert path.read_bytes() == b"one\ntwo\nthree\n"
         log.close()
         log = LogFile(path)
-        log.write([b"four\n"])
+        log.append([b"four\n"])
         log.close()
         log.close()
     finally:
@@ -65,7 +65,7 @@ def test_every_line_is_there_once_through_many_rotations(path: Path) -> None:
     """Through a hundred rotations no line is lost, torn or twice, and no file is longer than asked for."""
     log = LogFile(path, Rotation(size=2600, keep=None))
     for first in range(0, 10_000, 37):
-        log.write(numbered(first, min(first + 37, 10_000)))
+        log.append(numbered(first, min(first + 37, 10_000)))
     log.close()
     count = len(names(path)) - 1
     assert count == 99
@@ -77,7 +77,7 @@ def test_record_stays_in_one_file(path: Path) -> None:
     """A record of many lines is not divided, even when it is longer than a file should be."""
     log = LogFile(path, Rotation(size=50))
     traceback = b"Traceback\n" + b"  line\n" * 20
-    log.write([b"before\n", traceback, b"after\n"])
+    log.append([b"before\n", traceback, b"after\n"])
     log.close()
     assert path.read_bytes() == b"after\n"
     assert path.with_name("verse.log.1").read_bytes() == traceback
@@ -89,7 +89,7 @@ def test_old_files_are_removed(path: Path, keep: int, left: list[int]) -> None:
     """As many old files stay as were asked for: the youngest."""
     log = LogFile(path, Rotation(size=10, keep=keep))
     for number in range(8):
-        log.write([b"line %d is here\n" % number])
+        log.append([b"line %d is here\n" % number])
     log.close()
     assert names(path) == ["verse.log", *(f"verse.log.{number}" for number in left)]
     assert content(path, reversed(left)) == b"".join(
@@ -102,11 +102,11 @@ def test_young_files_stay_beyond_the_number(path: Path) -> None:
     clock = Clock(1_000_000_000)
     log = LogFile(path, Rotation(size=10, keep=2, keep_for=DAY, max_use=1000), clock=clock)
     for number in range(8):
-        log.write([b"line %d is here\n" % number])
+        log.append([b"line %d is here\n" % number])
         os.utime(path, (clock.now, clock.now))
     assert content(path, range(7, 0, -1)) == b"".join(b"line %d is here\n" % number for number in range(8))
     clock.now += DAY
-    log.write([b"the last line\n"])
+    log.append([b"the last line\n"])
     log.close()
     assert names(path) == ["verse.log", "verse.log.1", "verse.log.2"]
     assert path.read_bytes() == b"the last line\n"
@@ -117,7 +117,7 @@ def test_young_files_are_removed_beyond_a_size(path: Path) -> None:
     clock = Clock(1_000_000_000)
     log = LogFile(path, Rotation(size=10, keep=2, keep_for=DAY, max_use=60), clock=clock)
     for number in range(6):
-        log.write([b"line %d is here\n" % number])
+        log.append([b"line %d is here\n" % number])
         os.utime(path, (clock.now + number, clock.now + number))
     log.close()
     assert names(path) == ["verse.log", *(f"verse.log.{number}" for number in (1, 2, 3, 4))]
@@ -125,7 +125,7 @@ def test_young_files_are_removed_beyond_a_size(path: Path) -> None:
     assert f"removed an old file of the log {path}, 15 bytes, the oldest written until 2001-09-09 " in text
     assert text.endswith(": old files may take 60 bytes; allow more with --log-max-use\nline 5 is here\n")
     log = LogFile(path, Rotation(size=10, keep=2, keep_for=DAY, max_use=1), clock=clock)
-    log.write([b"line 6 is here\n"])
+    log.append([b"line 6 is here\n"])
     log.close()
     assert names(path) == ["verse.log", "verse.log.1", "verse.log.2"]
     assert re.search(r"removed 3 old files of the log \S+, 45 bytes, the oldest", path.read_text())
@@ -138,7 +138,7 @@ def test_what_is_not_ours_stays(path: Path) -> None:
         path.with_name(other).touch()
     log = LogFile(path, Rotation(size=5, keep=1))
     for _ in range(4):
-        log.write([b"a line\n"])
+        log.append([b"a line\n"])
     log.close()
     assert names(path) == sorted([*others, "verse.log", "verse.log.1"])
 
@@ -149,7 +149,7 @@ def test_fewer_old_files_than_before(path: Path) -> None:
         path.with_name(f"verse.log.{number}").write_text(f"{number}")
     path.with_name("verse.log.8.gz").touch()
     log = LogFile(path, Rotation(size=5, keep=7))
-    log.write([b"old line\n", b"new line\n"])
+    log.append([b"old line\n", b"new line\n"])
     log.close()
     assert names(path) == ["verse.log", *(f"verse.log.{number}" for number in (1, 2, 3, 4, 7))]
     assert path.with_name("verse.log.4").read_text() == "3"
@@ -160,15 +160,15 @@ def test_rotation_by_time(path: Path) -> None:
     clock = Clock(1_000_000_000)
     log = LogFile(path, Rotation(size=None, every=DAY), clock=clock)
     log.housekeep()
-    log.write([b"monday\n"])
+    log.append([b"monday\n"])
     clock.now += DAY
     log.housekeep()
     assert names(path) == ["verse.log"]
-    log.write([b"tuesday\n", b"tuesday\n"])
+    log.append([b"tuesday\n", b"tuesday\n"])
     clock.now += 3 * DAY
-    log.write([b"friday\n"])
+    log.append([b"friday\n"])
     clock.now -= 2 * DAY  # set back
-    log.write([b"wednesday\n"])
+    log.append([b"wednesday\n"])
     log.close()
     assert path.with_name("verse.log.2").read_bytes() == b"monday\n"
     assert path.with_name("verse.log.1").read_bytes() == b"tuesday\ntuesday\n"
@@ -180,7 +180,7 @@ def test_rotation_by_time_after_a_pause(path: Path) -> None:
     path.write_bytes(b"monday\n")
     os.utime(path, (1_000_000_000, 1_000_000_000))
     log = LogFile(path, Rotation(size=None, every=DAY), clock=Clock(1_000_000_000 + DAY))
-    log.write([b"tuesday\n"])
+    log.append([b"tuesday\n"])
     log.close()
     assert content(path, [1]) == b"monday\ntuesday\n"
 
@@ -188,13 +188,13 @@ def test_rotation_by_time_after_a_pause(path: Path) -> None:
 def test_reopening_after_a_rename(path: Path) -> None:
     """A renamed file is written on until the log is reopened; then a new one is made. No line is lost."""
     log = LogFile(path)
-    log.write([b"one\n"])
+    log.append([b"one\n"])
     moved = path.rename(path.with_name("moved"))
     log.housekeep()
-    log.write([b"two\n"])
+    log.append([b"two\n"])
     assert names(path) == ["moved"]
     log.reopen()
-    log.write([b"three\n"])
+    log.append([b"three\n"])
     log.close()
     assert moved.read_bytes() == b"one\ntwo\n"
     assert path.read_bytes() == b"three\n"
@@ -203,11 +203,11 @@ def test_reopening_after_a_rename(path: Path) -> None:
 def test_replaced_file_is_followed(path: Path) -> None:
     """When another file has been given the name, lines go to that one without being asked."""
     log = LogFile(path)
-    log.write([b"one\n"])
+    log.append([b"one\n"])
     path.rename(path.with_name("moved"))
     path.touch()
     log.housekeep()
-    log.write([b"two\n"])
+    log.append([b"two\n"])
     log.close()
     assert path.read_bytes() == b"two\n"
 
@@ -215,12 +215,12 @@ def test_replaced_file_is_followed(path: Path) -> None:
 def test_deleted_file_is_replaced(path: Path) -> None:
     """A new file replaces the deleted one; lines written to that meanwhile are not lost."""
     log = LogFile(path)
-    log.write([b"one\n"])
+    log.append([b"one\n"])
     log.housekeep()
     path.unlink()
-    log.write([b"two\n"])
+    log.append([b"two\n"])
     log.housekeep()
-    log.write([b"three\n"])
+    log.append([b"three\n"])
     log.close()
     assert path.read_bytes() == b"two\nthree\n"
 
@@ -232,7 +232,7 @@ def test_a_directory_that_is_gone_is_made_anew(path: Path, sweep: str) -> None:
     folder.chmod(0o751)
     log = LogFile(path)
     log.housekeep()
-    log.write([b"one\n"])
+    log.append([b"one\n"])
     if sweep == "removed":
         path.unlink()
         folder.rmdir()
@@ -240,9 +240,9 @@ def test_a_directory_that_is_gone_is_made_anew(path: Path, sweep: str) -> None:
         folder.rename(elsewhere)
     if sweep == "another in its place":
         folder.mkdir(0o751)
-    log.write([b"two\n"])
+    log.append([b"two\n"])
     log.housekeep()
-    log.write([b"three\n"])
+    log.append([b"three\n"])
     assert log.trouble == ""
     log.close()
     moved = elsewhere / path.name
@@ -260,16 +260,16 @@ def test_what_cannot_be_made_anew_is_a_trouble_and_its_lines_are_counted(path: P
     path.unlink()
     path.parent.rmdir()
     path.parent.write_text("in the way")
-    log.write([b"one\ntwo\n"])
+    log.append([b"one\ntwo\n"])
     log.housekeep()
     assert "cannot reopen the log" in log.trouble
-    log.write([b"three\n"])
+    log.append([b"three\n"])
     log.reopen()
     assert log.lost == 3
     assert "3 lines were lost" in log.trouble
     path.parent.unlink()
     log.housekeep()
-    log.write([b"four\n"])
+    log.append([b"four\n"])
     assert log.trouble == ""
     log.close()
     assert re.fullmatch(r"(.* tamed: .*\n)+four\n", path.read_text())
@@ -279,9 +279,9 @@ def test_what_cannot_be_made_anew_is_a_trouble_and_its_lines_are_counted(path: P
 def test_truncated_file_is_written_from_its_beginning(path: Path) -> None:
     """A copy with truncation, as by logrotate, leaves no hole in the file."""
     log = LogFile(path, Rotation(size=30))
-    log.write([b"a line of the poem\n"])
+    log.append([b"a line of the poem\n"])
     os.truncate(path, 0)
-    log.write([b"a line of the poem\n"])
+    log.append([b"a line of the poem\n"])
     log.close()
     assert path.read_bytes() == b"a line of the poem\n"
     assert names(path) == ["verse.log"]
@@ -290,10 +290,10 @@ def test_truncated_file_is_written_from_its_beginning(path: Path) -> None:
 def test_name_of_another_file_is_not_rotated(path: Path) -> None:
     """If another file has the name when a rotation is due, it is opened and not renamed."""
     log = LogFile(path, Rotation(size=10))
-    log.write([b"a long line\n"])
+    log.append([b"a long line\n"])
     path.rename(path.with_name("moved"))
     path.write_bytes(b"theirs\n")
-    log.write([b"ours\n"])
+    log.append([b"ours\n"])
     log.close()
     assert path.read_bytes() == b"theirs\nours\n"
     assert names(path) == ["moved", "verse.log"]
@@ -303,7 +303,7 @@ def test_torn_last_line_is_ended(path: Path) -> None:
     """A line that was cut off by a crash does not swallow the first new one."""
     path.write_bytes(b"whole\nto")
     log = LogFile(path)
-    log.write([b"new\n"])
+    log.append([b"new\n"])
     log.close()
     assert path.read_bytes() == b"whole\nto\nnew\n"
 
@@ -313,7 +313,7 @@ def test_leftovers_of_a_crash(path: Path) -> None:
     path.with_name(".verse.log.new").write_bytes(b"half")
     path.with_name("verse.log.2").write_bytes(b"two\n")  # 1 had just been moved
     log = LogFile(path, Rotation(size=5))
-    log.write([b"a line\n", b"a line\n"])
+    log.append([b"a line\n", b"a line\n"])
     log.close()
     assert names(path) == ["verse.log", "verse.log.1", "verse.log.2"]
     assert path.with_name("verse.log.2").read_bytes() == b"two\n"
@@ -369,7 +369,7 @@ def test_nothing_is_written_once_closed(path: Path) -> None:
     log = LogFile(path)
     log.close()
     with path.with_name("other").open("w") as other:
-        log.write([b"one\ntwo\n"])
+        log.append([b"one\ntwo\n"])
         log.housekeep()
         log.reopen()
         other.flush()
@@ -498,13 +498,13 @@ def test_compressor_inherits_nothing(path: Path) -> None:
 def test_what_was_lost_is_said_by_the_program_that_goes_on(path: Path) -> None:
     """One that takes the place of another by exec says what that one could not say in time."""
     log = LogFile(path, Rotation(None, None, None))
-    log.unreported.add(2, "No space left on device")
-    left = log.unreported.export()
+    log.resume([2, 0.0, 0.0, "No space left on device"])
+    left = log.export()
     path.unlink()
     log = LogFile(path, Rotation(None, None, None))
-    log.unreported.resume(left)
-    log.unreported.resume([])
-    log.write([b"next\n"])
+    log.resume(left)
+    log.resume([])
+    log.append([b"next\n"])
     log.close()
     assert "2 lines were lost between " in path.read_text()
     assert path.read_text().endswith("No space left on device\nnext\n")

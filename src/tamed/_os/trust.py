@@ -11,7 +11,13 @@ from pathlib import Path
 
 from tamed.errors import PermissionRefused
 
-__all__ = ["TRUST_WRITABLE", "first_untrusted", "require_trusted"]
+__all__ = ["TO_CREATE", "TO_READ", "TRUST_WRITABLE", "first_untrusted", "require_trusted"]
+
+TO_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Flags for open(2) of a new file in a folder in which another user can write."""
+
+TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Flags for open(2) of a file there: not of a link's target, and without waiting for the end of a pipe."""
 
 TRUST_WRITABLE = "TAMED_TRUST_WRITABLE"
 """The environment variable that ``--trust-writable`` sets, for all processes of a daemon."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from tamed._os.descriptors import close_all
 from tamed._os.fork import fork_own
+from tamed._os.trust import TO_CREATE, TO_READ
 from tamed.errors import SystemRefused
 from tamed.log.plan import Rotation
 
@@ -22,8 +23,6 @@ __all__ = ["Archive", "Compressor", "Dropped"]
 _GZIP = 16 + 15  # a window of 32 KiB, in the format of gzip (zlib.h, deflateInit2)
 _CHUNK = 1 << 18
 _NICENESS = 10
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Dropped(NamedTuple):
@@ -179,12 +178,12 @@ class Compressor:
         """Start with a file; return False unless it is a regular file, as others may write in the folder."""
         if not self._archive.is_regular(entry):
             return False
-        source = self._archive.open(entry, _READ)
+        source = self._archive.open(entry, TO_READ)
         try:
             self._source = os.fstat(source)
             if not stat.S_ISREG(self._source.st_mode):
                 return False
-            target = self._archive.open(self._hidden, _NEW)
+            target = self._archive.open(self._hidden, TO_CREATE)
             try:
                 os.fchmod(target, self._source.st_mode & 0o777)
                 if os.geteuid() == 0:

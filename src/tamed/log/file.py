@@ -1,10 +1,10 @@
 """The log file: whole lines only, rotation between lines, and a full disk does not stop the daemon.
 
-The supervisor is the only writer of the file. It calls `LogFile.write` with records, each of them one or more
-whole lines that belong together, and `LogFile.housekeep` about once a second. Neither raises: the service is
-more important than its log. Lines that cannot be written are counted, and one line reports their number and
-time as soon as there is room for it. They are not kept for later: a disk may stay full for a long time, and
-the service needs the memory.
+The supervisor is the only writer of the file. It calls `LogFile.append` with records, each of them one or
+more whole lines that belong together, and `LogFile.housekeep` about once a second. Neither raises: the
+service is more important than its log. Lines that cannot be written are counted, and one line reports their
+number and time as soon as there is room for it. They are not kept for later: a disk may stay full for a long
+time, and the service needs the memory.
 
 A rotation creates the new file first, beside the old one, and then renames both. So if any step fails there
 is still a file to write to, and the failure of the rotation is logged once.
@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tamed._os.identity import Identity, acting_for
 from tamed.errors import TamedError, reason
@@ -21,8 +22,9 @@ from tamed.log.appender import Appender, explain, open_directory, open_log
 from tamed.log.archive import Archive, Compressor, Dropped
 from tamed.log.outbox import Loss
 from tamed.log.plan import Rotation
+from tamed.log.record import Record
 
-__all__ = ["LogFile", "notice"]
+__all__ = ["FileSink", "LogFile", "notice"]
 
 
 _RETRY_AFTER = 60.0  # seconds until a rotation or compression that failed is tried again
@@ -94,11 +96,6 @@ class LogFile:
         return self._loss.total
 
     @property
-    def unreported(self) -> Loss:
-        """The lost lines that have not been reported in the log."""
-        return self._loss
-
-    @property
     def trouble(self) -> str:
         """A sentence about the current failures; empty if there are none."""
         troubles = [self._sentence(what, why) for what, why in self._troubles.items()]
@@ -106,7 +103,7 @@ class LogFile:
             troubles.append(f"log {self.path}: {self._loss.sentence()}")
         return "; ".join(troubles)
 
-    def write(self, records: Sequence[bytes]) -> None:
+    def append(self, records: Sequence[bytes]) -> None:
         """Write records; each is one or more whole lines, which stay together in one file."""
         now = self._clock()
         if self._is_in_child and self._may("reopen"):
@@ -184,6 +181,14 @@ class LogFile:
         self._notices.clear()
         self._file = Appender(self._file.fileno())  # without a pending truncation
         self._attempt("reopen", self._reopen)
+
+    def export(self) -> list[Any]:
+        """Return the loss that the next program has to report, as plain data."""
+        return self._loss.export()
+
+    def resume(self, left: Sequence[Any]) -> None:
+        """Add the loss that the previous program had yet to report."""
+        self._loss.resume(left)
 
     def close(self) -> None:
         """Close the file. A file that is being compressed stays uncompressed. Idempotent."""
@@ -347,3 +352,13 @@ class LogFile:
 
     def _sentence(self, what: str, why: str) -> str:
         return f"cannot {what} the log {self.path}: {why}"
+
+
+class FileSink(LogFile):
+    """A log file as a `Sink`."""
+
+    takes_origin = False
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write the texts of records."""
+        self.append([record.text + b"\n" for record in records])

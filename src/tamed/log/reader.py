@@ -17,6 +17,8 @@ import stat
 from collections import deque
 from contextlib import ExitStack, suppress
 
+from tamed._os.trust import TO_READ
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +29,6 @@ __all__ = ["LogReader"]
 _BLOCK = 1 << 16  # bytes
 _LONGEST = 1 << 20  # bytes of a line
 _LOOKS = 100  # attempts to list the files without a rename during it; more is not a rotation
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class LogReader:
@@ -182,7 +183,7 @@ def _inode(status: os.stat_result) -> tuple[int, int]:
 
 
 def _open(path: Path, owner: int | None) -> io.BufferedIOBase:
-    descriptor = os.open(path, _READ)
+    descriptor = os.open(path, TO_READ)
     try:
         if why := _why_not(os.fstat(descriptor), owner):
             raise PermissionError(errno.EPERM, why)

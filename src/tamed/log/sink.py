@@ -76,41 +76,16 @@ def open_sink(plan: LogPlan, name: str, owner: Identity | None) -> Sink:
     """
     match plan.kind:
         case "file":
-            return _FileSink(plan, owner)
+            from tamed.log.file import FileSink  # lazy import: a log on standard error has none
+
+            notice = _NoticeFormat(plan.layout)
+            return FileSink(Path(plan.path), plan.rotation, owner=owner, notice=notice)
         case "syslog":
             return _syslog_sink(plan.address, name)
         case "journal":
             return _journal_sink(name)
         case _:
             return _StreamSink(plan)
-
-
-class _FileSink:
-    takes_origin = False
-
-    def __init__(self, plan: LogPlan, owner: Identity | None) -> None:
-        from tamed.log.file import LogFile  # lazy import: a log on standard error has none
-
-        notice = _NoticeFormat(plan.layout)
-        self._file = LogFile(Path(plan.path), plan.rotation, owner=owner, notice=notice)
-        self.reopen, self.housekeep, self.close = self._file.reopen, self._file.housekeep, self._file.close
-        self.child_ended, self.disown = self._file.child_ended, self._file.disown
-        self.export, self.resume = self._file.unreported.export, self._file.unreported.resume
-
-    @property
-    def child(self) -> int:
-        return self._file.child
-
-    @property
-    def lost(self) -> int:
-        return self._file.lost
-
-    @property
-    def trouble(self) -> str:
-        return self._file.trouble
-
-    def write(self, records: Sequence[Record]) -> None:
-        self._file.write([record.text + b"\n" for record in records])
 
 
 class _Sink:

@@ -25,6 +25,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, Final
 
+from tamed._os.text import counted
 from tamed.errors import ApplicationFailed, ServiceFailed, ServiceMisuse
 from tamed.log.logger import own_logger
 from tamed.service._failures import FailureScope, Shutdown, failure_of, report
@@ -497,7 +498,7 @@ class Lifecycle:
                 self._schedule_restart(delay)
             elif self.parent is not None:
                 if self.restarts:
-                    times = "1 restart" if self.restarts == 1 else f"{self.restarts} restarts"
+                    times = counted(self.restarts, "restart")
                     log.error("giving up service %s after %s", self.service.full_name, times)
                 self.parent.failed(failure)
             else:

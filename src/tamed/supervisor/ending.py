@@ -8,9 +8,10 @@ reactor stops when the last worker and the operations process have ended.
 import signal
 from collections.abc import Callable
 
+from tamed._os.text import counted
 from tamed.errors import ExitStatus
 from tamed.supervisor.generation import Worker
-from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.loop import NO_TIMER, Reactor, Timer
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import Watchdog
@@ -54,7 +55,7 @@ class Ending:
         self._deadline = 0.0
         self._delay = 0.0
         self._delayed: Timer | None = None
-        self._look_again: Timer | None = None
+        self._look_again = NO_TIMER
 
     @property
     def is_announced(self) -> bool:
@@ -66,8 +67,7 @@ class Ending:
         """What the stop waits for; empty if there is none, or it has taken too long."""
         if self.has_begun:
             is_late = self._reactor.clock() > self._deadline + _LAST_GRACE
-            left = len(self._pool.workers)
-            return "" if is_late else f"draining: {left} worker{'s' * (left != 1)} left"
+            return "" if is_late else f"draining: {counted(len(self._pool.workers), 'worker')} left"
         if self.is_announced:
             return f"stopping: clients are served for {self._delay:g} s, and then drained"
         return ""
@@ -135,10 +135,9 @@ class Ending:
         is_alone = self.has_begun and not self._pool.workers and self.end_others(grace)
         if is_alone and self._platform.end_all(grace):
             self._reactor.stop()
-        due = self._platform.due  # of an end without a signal
-        if self._look_again is not None:
-            self._look_again.cancel()
-        self._look_again = None if due is None else self._reactor.later(due, self._reap)
+        self._look_again.cancel()
+        if (due := self._platform.due) is not None:  # an end without a signal
+            self._look_again = self._reactor.later(due, self._reap)
 
     def _reap(self) -> None:
         self._pool.reap()

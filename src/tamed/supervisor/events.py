@@ -5,7 +5,8 @@ kept. A daemon without a log file has the file in its run directory, and removes
 request. Other processes of the user read the file; the supervisor only writes it. It is written as a log is
 (`tamed.log.file`): the file is open, no failure is raised, and what cannot be written is counted.
 
-The last events are in memory too. They are part of the status, and an upgrade passes them on.
+The last events are in memory too. They are part of the status, and an upgrade passes them on. So are the
+counts of the ends of workers and of reloads, for the operations endpoint.
 """
 
 import json
@@ -18,12 +19,13 @@ from typing import Any, Final
 
 from tamed._os.identity import Identity
 from tamed.errors import TamedError
+from tamed.ipc.handoff import Data
 from tamed.log.file import LogFile
 from tamed.log.layout import rfc3339
 from tamed.log.plan import LogPlan, Rotation
 from tamed.supervisor.plan import Plan
 
-__all__ = ["EVENTS_SUFFIX", "Event", "EventLog", "events_path"]
+__all__ = ["EVENTS_SUFFIX", "Event", "EventLog", "Figures", "events_path"]
 
 EVENTS_SUFFIX: Final = ".events"
 """The suffix that makes the path of the events from that of the log."""
@@ -34,6 +36,9 @@ Event = dict[str, Any]
 _ROTATION: Final = Rotation(size=512 * 1024, keep=1)
 _RECENT: Final = 50  # events in memory
 _LONGEST: Final = 32 * 1024  # characters of an event
+_OK, _FAILED = "ok", "failed"
+_USUAL = ("wanted", "application", "fault", "status", "stuck", "SIGABRT", "SIGKILL", "SIGSEGV")
+"""Reasons that start at zero: Prometheus sees no increase in a series whose first value is one."""
 
 
 def events_path(plan: Plan, log: LogPlan) -> str:
@@ -84,7 +89,7 @@ class EventLog:
         self.recent.append(event)
         self.count += 1
         if self._file is not None:
-            self._file.write([_encode(event)])
+            self._file.append([_encode(event)])
         self.added(event)
 
     def since(self, count: int) -> list[Event]:
@@ -133,3 +138,37 @@ def _encode(event: Event) -> bytes:
     if len(line) > _LONGEST:
         line = json.dumps({key: event[key][: _LONGEST // 16] for key in ("time", "event", "text")})
     return line.encode() + b"\n"
+
+
+class Figures:
+    """Counts from the start of the daemon, also over upgrades.
+
+    ``ends`` counts ended workers by reason (see `Worker.reason_of_end`). ``reloads`` counts reloads by
+    result, ``ok`` or ``failed``; ``reload_seconds`` is how long all of them took, and ``last_reload`` how
+    long the last one.
+    """
+
+    def __init__(self) -> None:
+        self.ends = dict.fromkeys(_USUAL, 0)
+        self.reloads = {_OK: 0, _FAILED: 0}
+        self.reload_seconds = {_OK: 0.0, _FAILED: 0.0}
+        self.last_reload: float | None = None
+
+    def worker_ended(self, reason: str) -> None:
+        """Count an ended worker."""
+        self.ends[reason] = self.ends.get(reason, 0) + 1
+
+    def reloaded(self, seconds: float, *, failed: bool) -> None:
+        """Count a reload."""
+        result = _FAILED if failed else _OK
+        self.reloads[result] += 1
+        self.reload_seconds[result] += seconds
+        self.last_reload = seconds
+
+    def export(self) -> Data:
+        """Return this as data."""
+        return dict(vars(self))
+
+    def resume(self, left: Data) -> None:
+        """Resume from the data of the previous program."""
+        vars(self).update(left)

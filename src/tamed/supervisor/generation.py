@@ -251,6 +251,25 @@ class Worker:
             return f"{self.who} failed: {self._never_ready}"
         return f"{self.who} {how_it_ended(code)}"
 
+    def reason_of_end(self, code: int, *, is_stopping: bool) -> str:
+        """Return the reason for its end, as a label; ``is_stopping`` is whether the daemon ends.
+
+        ``stuck``: it did not answer; ``wanted``: it ended on request; ``fault``: it reported a failure;
+        ``application``: the application ended by its own choice; the name of a signal: it was killed by it;
+        ``status``: none of these.
+        """
+        if is_stopping and code in (0, -signal.SIGTERM):
+            return "wanted"
+        if self.state is WorkerState.STUCK:
+            return "stuck"
+        if self.is_leaving and code in (0, -signal.SIGTERM):
+            return "wanted"
+        if self.fault is not None:
+            return "fault"
+        if self.leaving is not None:
+            return "application"
+        return "status" if code >= 0 else _name_of(-code)
+
     @property
     def _never_ready(self) -> str:
         return f"the application ended before it was ready, with status {self.leaving}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tamed.ipc.channel import Channel
 from tamed.ipc.message import Message
 from tamed.supervisor.generation import Generation
-from tamed.supervisor.loop import Peer, Reactor, Timer
+from tamed.supervisor.loop import NO_TIMER, Peer, Reactor
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.templates import ForkRequest, Templates
 
@@ -34,7 +34,7 @@ class HelperProcess:
         self.code = 0
         self.timed_out = False
         self.refused: OSError | None = None
-        self.deadline: Timer | None = None
+        self.deadline = NO_TIMER
 
     def begin(self, pid: int, channel: Channel, reactor: Reactor) -> None:
         """Send the order to the process that was started."""
@@ -54,8 +54,7 @@ class HelperProcess:
         if self.peer is not None:
             self.peer.receive()
             self.peer.close()
-        if self.deadline is not None:
-            self.deadline.cancel()
+        self.deadline.cancel()
         if not self.timed_out:
             self.done(self)
 
@@ -166,8 +165,7 @@ class HelperProcesses:
             self._platform.kill(helper.pid)
         elif helper in self._requested:
             self._give_up_request(helper)
-            if helper.deadline is not None:
-                helper.deadline.cancel()
+            helper.deadline.cancel()
 
     def _give_up_request(self, helper: HelperProcess) -> None:
         request, channel = self._requested.pop(helper)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from tamed._os.trust import TO_CREATE, TO_READ
 from tamed.errors import ConfigurationError
 from tamed.ipc.message import InvalidMessage, encode_message, parse_message, read_number, read_text
 from tamed.log.layout import rfc3339
@@ -20,8 +21,6 @@ __all__ = ["LastState"]
 
 _LONGEST = 65536  # bytes
 _LONGEST_ERROR = 4096  # characters of the reason
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _KILLED = "it was killed, or the system crashed: it left its pid file behind"
 
 
@@ -89,7 +88,7 @@ class LastState(NamedTuple):
         """Write it into the instance's folder; do nothing if that folder is gone."""
         left = {"error": self.error, "status": self.status, "ended_at": self.ended_at, "log": self.log}
         self.forget(instance)
-        with suppress(OSError), os.fdopen(os.open(_path(instance), _NEW, 0o600), "wb") as file:
+        with suppress(OSError), os.fdopen(os.open(_path(instance), TO_CREATE, 0o600), "wb") as file:
             file.write(encode_message(left))
 
     @staticmethod
@@ -106,7 +105,7 @@ def _path(instance: Instance) -> Path:
 def _content(path: Path) -> bytes:
     """Read a small regular file. The owner of the folder could have put anything there."""
     try:
-        with os.fdopen(os.open(path, _READ), "rb") as file:
+        with os.fdopen(os.open(path, TO_READ), "rb") as file:
             is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             return file.read(_LONGEST) if is_regular else b""
     except OSError:

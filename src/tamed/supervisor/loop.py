@@ -18,7 +18,7 @@ from typing import Protocol
 from tamed.ipc.channel import Channel
 from tamed.ipc.message import InvalidMessage, Message
 
-__all__ = ["Peer", "Reactor", "Timer", "deliver"]
+__all__ = ["NO_TIMER", "Peer", "Reactor", "Timer", "deliver"]
 
 
 class _HasFileno(Protocol):
@@ -37,6 +37,10 @@ class Timer:
     def cancel(self) -> None:
         """Cancel the call. Idempotent."""
         self.cancelled = True
+
+
+NO_TIMER = Timer(lambda: None)
+"""A timer that never expires, for an attribute that has none yet."""
 
 
 class Reactor:

@@ -130,7 +130,7 @@ class OpsAnswers:
         for worker in workers:
             states[worker.state.value] += 1
         return {
-            **supervisor.figures.to_data(),
+            **supervisor.figures.export(),
             "name": supervisor.plan.name,
             "state": supervisor.state,
             "uptime": self._reactor.clock() - self._status.begun,

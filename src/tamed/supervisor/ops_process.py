@@ -16,7 +16,7 @@ from tamed.ipc.fault import fault_data
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_text
 from tamed.service.restart import Backoff
-from tamed.supervisor.loop import Peer, Reactor, Timer
+from tamed.supervisor.loop import NO_TIMER, Peer, Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.sockets import SocketTable
@@ -65,7 +65,7 @@ class OpsProcess:
         self._heard = 0.0
         self._failures = 0
         self._fault = ""
-        self._look_again: Timer | None = None
+        self._look_again = NO_TIMER
         self._is_ending = False
 
     def bind(self) -> None:
@@ -179,8 +179,7 @@ class OpsProcess:
 
     def _watch(self) -> None:
         """Kill the process if it no longer answers; it is then restarted."""
-        if self._look_again is not None:
-            self._look_again.cancel()
+        self._look_again.cancel()
         self._look_again = self._reactor.later(self._plan.watchdog, self._watch)
         if self._pid and self._reactor.clock() - self._heard > self._plan.watchdog:
             self._fault = "did not answer and was killed"

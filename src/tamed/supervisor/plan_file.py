@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tamed._os.proc import start_time_of
+from tamed._os.trust import TO_CREATE, TO_READ
 from tamed.errors import (
     CannotCreate,
     ConfigurationError,
@@ -42,10 +43,8 @@ __all__ = [
     "stored_plan",
 ]
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOTS = ".plans"  # not a valid name of an instance
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REMEDY = "stop it, and start it as you did before"
 
 
@@ -186,7 +185,7 @@ def _write(path: Path, text: str) -> None:
         raise CannotCreate(what, "the path exists and is not a regular file", "remove it")
     try:
         path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, _NEW, 0o600), "w") as file:
+        with os.fdopen(os.open(path, TO_CREATE, 0o600), "w") as file:
             file.write(text)
     except OSError as error:
         raise from_creation_error(what, error) from error
@@ -248,7 +247,7 @@ def _own_text(path: Path) -> str:
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             why = f"user {status.st_uid}, or others, can write in {path.parent}"
             raise PermissionRefused(_what(path), why, remedy)
-        descriptor = os.open(path.name, _READ, dir_fd=folder)
+        descriptor = os.open(path.name, TO_READ, dir_fd=folder)
         opened.callback(os.close, descriptor)
         status = os.fstat(descriptor)
         is_regular = stat.S_ISREG(status.st_mode)

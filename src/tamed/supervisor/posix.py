@@ -7,10 +7,9 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from tamed._os.cgroup import oom_kills
 from tamed._os.descriptors import has_lost_terminal
 from tamed._os.identity import Identity
-from tamed._os.limits import usable_cpus
+from tamed._os.limits import oom_kills, usable_cpus
 from tamed._os.proc import catches, children_of, memory_of
 from tamed._os.text import shown
 from tamed.ipc.handoff import Data

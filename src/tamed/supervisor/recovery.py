@@ -16,7 +16,7 @@ from tamed.errors import ExitStatus, reason
 from tamed.ipc.handoff import Data
 from tamed.service.restart import Backoff
 from tamed.supervisor.generation import Serving, Worker
-from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.loop import NO_TIMER, Reactor
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.workers import WorkerPool
 
@@ -56,7 +56,7 @@ class Recovery:
         self._refusals: dict[int, int] = {}
         self._due: dict[int, float] = {}
         self._replacing: set[int] = set()  # the numbers of lost workers whose replacements are requested
-        self._timer: Timer | None = None
+        self._timer = NO_TIMER
 
     def spawn(self, number: int, replaces: Worker | None = None) -> bool:
         """Start a worker, perhaps to replace another; return whether the system could start it.
@@ -149,9 +149,7 @@ class Recovery:
             was_lost = self._due.pop(number, None) is not None
             if self.spawn(number) and was_lost:
                 self._replacing.add(number)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         waits = [self._due.get(number, 0.0) - self._reactor.clock() for number in self._missing()]
         if waits := [wait for wait in waits if wait > 0]:
             self._timer = self._reactor.later(min(waits), self.look)

@@ -25,13 +25,14 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from tamed._os.text import counted
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, read_fault, read_text, read_texts
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.handover import Handovers
 from tamed.supervisor.helpers import HelperProcess, HelperProcesses
-from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.loop import NO_TIMER, Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.recovery import Recovery
@@ -124,7 +125,7 @@ class Rollout:
         self._platform = platform
         self._recovery = recovery
         self._done = done
-        self._deadline: Timer | None = None
+        self._deadline = NO_TIMER
         self._planner: HelperProcess | None = None
         self._history = _History(reactor)
 
@@ -255,7 +256,7 @@ class Rollout:
                 return
         self._enter(Stage.HANDING_OVER)
         self.coming, self.serving = None, generation
-        self._cancel_deadline()
+        self._deadline.cancel()
         workers = self._pool.of(generation)
         if predecessor is None:
             self._handovers.begin([], workers, self._report_started)
@@ -341,7 +342,7 @@ class Rollout:
             return
         self._end()
         generation = self.serving
-        workers = f"{generation.count} worker{'s' * (generation.count > 1)}"
+        workers = counted(generation.count, "worker")
         line = f"{generation.plan.name} was reloaded: generation {generation.number}, {workers}"
         self._platform.log("INFO", line)
         self._record_done("reload", line)
@@ -368,7 +369,7 @@ class Rollout:
     def _end(self) -> None:
         self.stage = Stage.IDLE
         self.coming = self._predecessor = None
-        self._cancel_deadline()
+        self._deadline.cancel()
         planner, self._planner = self._planner, None
         if planner is not None:
             self._helpers.kill(planner)
@@ -380,10 +381,6 @@ class Rollout:
 
     def _set_deadline(self) -> None:
         self._deadline = self._reactor.later(self.serving.plan.start_timeout, self._time_out)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
 
     # Upgrades: the handoff to the next program.
 

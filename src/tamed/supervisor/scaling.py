@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from tamed._os.limits import most_workers
+from tamed._os.text import counted
 from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data
 from tamed.supervisor.generation import Serving, Worker, WorkerState
@@ -85,7 +86,7 @@ class Scaler:
     def _scale(self, count: int) -> None:
         generation = self._serving.generation
         if count != generation.count:
-            self._platform.log("INFO", f"{count} worker{'s' * (count > 1)} from now on")
+            self._platform.log("INFO", f"{counted(count, 'worker')} from now on")
         generation.count = count
         self._wait_for_scaling()
         others = [worker for worker in self._pool.of(generation) if worker.number > count]
@@ -137,7 +138,7 @@ class Scaler:
     def _finish_if_scaled(self) -> None:
         ready = len(self._ready())
         if self._scaling is not None and ready == self._serving.generation.count:
-            self._end_scaling({"scaled": ready}, f"{ready} worker{'s' * (ready > 1)} from now on")
+            self._end_scaling({"scaled": ready}, f"{counted(ready, 'worker')} from now on")
 
     def _wait_for_scaling(self) -> None:
         self.end()

@@ -20,7 +20,7 @@ from tamed.ipc.message import Message
 from tamed.supervisor.checks import Check, ServiceChecks
 from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.ending import Ending
-from tamed.supervisor.figures import Figures
+from tamed.supervisor.events import Figures
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.handover import Handovers
 from tamed.supervisor.helpers import HelperProcesses
@@ -344,7 +344,7 @@ class Supervisor:
             "watching": self._watching.export(),
             "operations": self.operations.export(),
             "roles": self.roles.export(),
-            "figures": self.figures.to_data(),
+            "figures": self.figures.export(),
             "checks": self.checks.export(),
         }
 
@@ -453,7 +453,8 @@ class Supervisor:
 
     def worker_ended(self, worker: Worker, code: int) -> None:
         """Handle the end of a worker, expected or not, even of one that was never forked."""
-        self.figures.worker_ended(worker, code, is_stopping=self.phase is Phase.STOPPING)
+        is_stopping = self.phase is Phase.STOPPING
+        self.figures.worker_ended(worker.reason_of_end(code, is_stopping=is_stopping))
         self._handovers.worker_shut(worker)
         kind, text, facts = worker.end_event(code, self._reactor.clock())
         self._platform.record(kind, text, **facts)

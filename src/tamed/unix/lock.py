@@ -22,6 +22,7 @@ import struct
 from binascii import crc32
 from pathlib import Path
 
+from tamed._os.trust import TO_READ
 from tamed._os.unix_sockets import peer_credentials
 from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError, from_creation_error
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
-    "TO_READ",
     "Guard",
     "explain",
     "guardian",
@@ -42,9 +42,6 @@ __all__ = [
     "take_claim",
     "take_life",
 ]
-
-# Never follow a symbolic link, and never wait for the other end of a pipe in place of the file.
-TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _CLAIM, _LIFE, _BOTH = (0, 1), (1, 1), (0, 2)  # first byte and number of bytes; the file may be shorter
 # struct flock of fcntl(2): l_type, l_whence, l_start, l_len, l_pid, and its padding

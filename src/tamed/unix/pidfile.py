@@ -38,9 +38,9 @@ from typing import Self
 
 from tamed._os.fork import own
 from tamed._os.identity import Identity, acting_for
+from tamed._os.trust import TO_READ
 from tamed.errors import AlreadyRunning, CannotCreate, SystemRefused, TamedError, from_os_error
 from tamed.unix.lock import (
-    TO_READ,
     Guard,
     explain,
     guardian,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tamed._os.proc import user_of
 from tamed._os.text import why_no_name
-from tamed._os.trust import first_untrusted
+from tamed._os.trust import TO_READ, first_untrusted
 from tamed.errors import (
     AlreadyRunning,
     CannotCreate,
@@ -32,7 +32,7 @@ from tamed.errors import (
     from_creation_error,
     from_os_error,
 )
-from tamed.unix.lock import TO_READ, guardian_of_root, holder
+from tamed.unix.lock import guardian_of_root, holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

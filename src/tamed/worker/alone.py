@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from tamed.config.load import load
 from tamed.config.log_plan import log_in_foreground
 from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
-from tamed.errors import ApplicationFailed, ConfigurationError, TamedError
+from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, status_of
 from tamed.log.layout import layout_of
 from tamed.log.logger import own_logger
 from tamed.log.sink import open_sink
-from tamed.net.inherit import passed_to_this_process
+from tamed.net.inherit import Inheritance, passed_to_this_process
 from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
 from tamed.service.checks import CheckResult, Checks
@@ -33,14 +33,16 @@ from tamed.service.events import hub
 from tamed.service.role import OwnRoles, set_roles
 from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
+from tamed.unix.notify import Notifier
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.worker.life import STOP_SIGNALS, Ending, StopDelay, StopRequests, beside, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
-from tamed.worker.manager import Manager
 
 __all__ = ["run"]
 
 log = own_logger("tamed")
+
+_MARGIN = 5.0  # seconds beyond the time that a start or a stop may take
 
 
 def run(reading: Reading) -> Ending:
@@ -49,7 +51,7 @@ def run(reading: Reading) -> Ending:
     These are the steps of a daemon's life (see ARCHITECTURE.md) that a single process in the foreground has.
     """
     leave_first_process()
-    manager = Manager.from_environ(os.environ)
+    manager = _Manager.from_environ(os.environ)
     manager.discard_sockets()
     manager.allow(reading.settings.daemon.start_timeout)
     try:
@@ -59,7 +61,7 @@ def run(reading: Reading) -> Ending:
         raise
 
 
-def _run(reading: Reading, manager: Manager) -> Ending:
+def _run(reading: Reading, manager: "_Manager") -> Ending:
     settings = reading.settings
     daemon = settings.daemon
     identity = identity_of(daemon)
@@ -144,7 +146,7 @@ async def _live(
     duties: list[Duty],
     drop: Callable[[], None],
     *,
-    manager: Manager,
+    manager: "_Manager",
 ) -> Ending:
     daemon = reading.settings.daemon
     loop = asyncio.get_running_loop()
@@ -211,3 +213,59 @@ async def _repeat(seconds: float, call: Callable[[], object]) -> None:
     while True:
         call()
         await asyncio.sleep(seconds)
+
+
+class _Manager(Notifier):
+    """The service manager, if there is one.
+
+    ``failing`` are the checks that fail: the reasons, by the names of the services.
+    """
+
+    failing: Mapping[str, str] = {}
+    _others: Sequence[str] = ()
+
+    def discard_sockets(self) -> None:
+        """Close the sockets in the manager's store, which this daemon left there when it had a supervisor.
+
+        Otherwise they would prevent it from binding.
+        """
+        stored = Inheritance(os.environ, os.getpid()).stored()
+        for descriptor, name in stored.items():
+            self.remove_stored(name)
+            os.close(descriptor)
+        if stored:
+            self.barrier()
+
+    def allow(self, seconds: float) -> None:
+        """Request the time that a start or a stop may take; Tamed itself enforces it."""
+        self.extend_timeout(seconds + _MARGIN)
+
+    def troubled(self, troubles: Sequence[str]) -> bool:
+        """Notify of the current problems, besides the failing checks."""
+        self._others = troubles
+        return self._show_troubles()
+
+    def degraded(self, failing: Mapping[str, str]) -> None:
+        """Notify of the failing checks."""
+        if failing != self.failing:
+            self.failing = failing
+            self._show_troubles()
+
+    def _show_troubles(self) -> bool:
+        failing = (f"the check of {name} fails: {why}" for name, why in self.failing.items())
+        return super().troubled([*failing, *self._others])
+
+    def refuse_reload(self) -> None:
+        """Refuse a reload, with a warning: it needs a process that outlives the application."""
+        log.warning("SIGHUP: cannot reload a process without workers; add --workers 1, or restart it")
+        self.reloading()
+        self.send({"READY": "1", "STATUS": f"{self.shown}; not reloaded: it has no workers"})
+
+    def failed(self, error: TamedError) -> None:
+        """Notify of the reason for the end."""
+        from tamed.ipc.fault import errno_of  # lazy import: failures are rare
+
+        variables = {"STATUS": str(error), "EXIT_STATUS": str(status_of(error))}
+        if number := errno_of(error):
+            variables["ERRNO"] = str(number)
+        self.send(variables)
