@@ -291,6 +291,8 @@ def test_forwarded_headers_are_believed_if_the_proxy_is_trusted(module: ModuleTy
         assert get(server, "/", **fields)[2] == "http 127.0.0.1 / 0"
     with served(app="web_test_app:app", trust=["127.0.0.0/8", "198.51.100.7"]) as server:
         assert get(server, "/", **fields)[2] == "https 192.0.2.1 / 0"
+        fields["X_Forwarded_Proto"] = "wss"  # of a WebSocket
+        assert get(server, "/", **fields)[2] == "https 192.0.2.1 / 0"
 
 
 FORWARDED = {
@@ -489,6 +491,19 @@ REFUSED = {
     "target that is no ASCII": (b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n", b"400"),
     "query that is no ASCII": (b"GET /?\xff HTTP/1.1\r\n\r\n", b"400"),
     "unknown version": (b"GET / HTTP/9.9\r\n\r\n", b"400"),
+    "version of another protocol": (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", b"505"),
+    "version of old": (b"GET / HTTP/0.9\r\nHost: x\r\n\r\n", b"505"),
+    "coding before chunks": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"501",
+    ),
+    "two codings": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"501",
+    ),
+    "chunks of old": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+    "asterisk": (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+    "target of another scheme": (b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
     "proxy": (b"CONNECT host:1 HTTP/1.1\r\n\r\n", b"400"),
     "two lengths": (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
     "length and chunks": (

@@ -1,5 +1,6 @@
 """What HTTP/1.1 asks of the web, byte by byte, and what applications may do with it."""
 
+import asyncio
 import json
 import logging
 import os
@@ -23,6 +24,10 @@ __all__ = ["module"]  # a fixture
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 START = {"type": "http.response.start", "status": 200}
+HANDSHAKE = (
+    b"GET /chat HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 BODY = {"type": "http.response.body", "body": b"verse"}
 
 
@@ -55,6 +60,31 @@ def test_a_body_in_malformed_chunks_is_refused(
         head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         assert raw(server, head + body).startswith(b"HTTP/1.1 400 ")
     assert faults(caplog) == []
+
+
+@pytest.mark.parametrize("upgrade", [b"h2c", b"websocket", b""])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 30", b"DELETE / HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b"1e\r\nDELETE / HTTP/1.1\r\nHost: x\r\n\r\n\r\n0\r\nA: b\r\n\r\n"),
+    ],
+)
+@pytest.mark.parametrize("size", [7, 1000])
+def test_the_body_of_a_request_with_an_ignored_upgrade_is_its_body(
+    module: ModuleType, upgrade: bytes, framing: bytes, body: bytes, size: int
+) -> None:
+    """And no other requests: some clients offer HTTP/2 with every request in clear text."""
+    module.app = echo  # type: ignore[attr-defined]
+    head = b"POST /first HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n"
+    sent = head + framing + b"\r\n\r\n" + body + GET
+    with served(app="web_test_app:app") as server, server.connect() as client:
+        for start in range(0, len(sent), size):
+            client.sendall(sent[start : start + size])
+        with client.makefile("rb") as answers:
+            answer = answers.read()
+    assert answer.count(b"HTTP/1.1 200") == answer.count(b"HTTP/1.1 ") == 2
+    assert b"/first 30" in answer
 
 
 def test_a_client_is_asked_for_its_body_when_the_application_wants_it(module: ModuleType) -> None:
@@ -94,6 +124,72 @@ def test_a_body_of_unknown_length_is_framed_for_its_client(
     with served(app="web_test_app:app") as server:
         answer = raw(server, GET.replace(b"1.1", version).replace(b"GET", method))
     assert answer.endswith(end)
+
+
+def test_an_absolute_target_names_the_host(module: ModuleType) -> None:
+    """Whatever the header says (RFC 9112, 3.2.2)."""
+
+    async def tell(scope: Any, _: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        host = dict(scope["headers"])[b"host"]
+        await send(START)
+        await send({"type": "http.response.body", "body": b"%b %b" % (host, scope["raw_path"])})
+
+    module.app = tell  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        for target, told in (
+            (b"http://poets.example/verse?a", b"poets.example /verse"),
+            (b"http://user@[::1]:81", b"[::1]:81 /"),
+        ):
+            assert told in raw(server, GET.replace(b" /", b" " + target, 1))
+
+
+def test_white_space_around_a_value_is_not_part_of_it(module: ModuleType) -> None:
+    """Before it and behind it (RFC 9112, 5)."""
+    module.app = echo  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        assert raw(server, GET.replace(b"x\r\n", b"\t x \t\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_a_failed_answer_to_head_has_no_body(module: ModuleType, http2: bool) -> None:
+    """As no answer to HEAD has one (RFC 9110, 9.3.2): clients of HTTP/2 reject the whole answer otherwise."""
+    module.app = application({"type": "http.response.body"})  # type: ignore[attr-defined]
+    with served(app="web_test_app:app", http2=True) as server:
+        if http2:
+            with server.connect() as sock, Http2Client(sock) as client:
+                answer = client.answer(client.request("/", "HEAD"))
+            assert (answer.status, answer.body, answer.is_complete) == (500, b"", True)
+        else:
+            answered = raw(server, GET.replace(b"GET", b"HEAD"))
+            assert answered.startswith(b"HTTP/1.1 500 ")
+            assert answered.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), BaseException("no rhyme")])
+def test_an_application_that_wants_to_exit_fails_in_one_request_only(
+    module: ModuleType, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    """Its client sees 500, and others are answered: one request does not end the server."""
+    go_on = asyncio.Event()
+
+    async def leaving(scope: Any, _: Any, send: Any) -> None:
+        assert scope["type"] != "lifespan"
+        if scope["path"] == "/leave" or scope["type"] == "websocket":
+            go_on.set()
+            raise error
+        await go_on.wait()
+        await send(START)
+        await send(BODY)
+
+    module.app = leaving  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server, server.connect() as other:
+        other.sendall(GET)
+        assert raw(server, GET.replace(b" / ", b" /leave ")).startswith(b"HTTP/1.1 500 ")
+        assert raw(server, HANDSHAKE).startswith(b"HTTP/1.1 500 ")
+        with other.makefile("rb") as answer:
+            assert b"verse" in answer.read()
+    assert caplog.text.count("the web application raised") == 2
 
 
 @pytest.mark.parametrize(
@@ -189,6 +285,17 @@ def test_a_proxy_on_a_unix_socket_may_be_trusted(module: ModuleType, tmp_path: P
             proxy.sendall(request)
             with proxy.makefile("rb") as answer:
                 assert client in answer.read()
+
+
+def test_a_client_of_a_unix_socket_has_an_empty_address_in_wsgi(module: ModuleType, tmp_path: Path) -> None:
+    """As under other servers: applications take the variable for granted."""
+    module.app = classic  # type: ignore[attr-defined]
+    listen = [UnixEndpoint(str(tmp_path / "s"))]
+    with served(app="web_test_app:app", listen=listen), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "s"))
+        client.sendall(GET)
+        with client.makefile("rb") as answer:
+            assert b"http  / 0" in answer.read()
 
 
 async def application_that_names_its_client(scope: Any, _: Any, send: Any) -> None:

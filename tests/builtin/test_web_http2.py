@@ -201,6 +201,12 @@ def test_wsgi_and_large_answers_share_a_connection(module: ModuleType) -> None:
         ("verse", "GET", (), 400),
         ("*", "GET", (), 400),
         ("/", "POST", (("content-length", "1_0"),), 400),
+        ('/ HTTP/1.1" 200', "GET", (), 400),
+        ("/\x1b", "GET", (), 400),
+        ("/", 'GET / HTTP/1.1" 200', (), 400),
+        ("/", "CONNECT", ((":protocol", "websocket"),), 400),
+        ("/", "GET", (("x-verse", "\x1b"),), 400),
+        ("/" + "x" * 5000, "HEAD", (), 414),
     ],
 )
 def test_a_request_that_is_none_is_refused_and_its_connection_kept(
@@ -220,6 +226,13 @@ def test_a_request_that_is_none_is_refused_and_its_connection_kept(
             assert (answer.status, answer.is_complete) == (status, True)
             assert client.get("/good").body == b"/good 0"
     assert [scope["path"] for scope in app.scopes] in (["/good"], [])
+
+
+def test_a_request_with_a_length_but_no_body_is_refused(app: Application) -> None:
+    """Its application could pass it on to a server of HTTP/1.1, which would wait for the body."""
+    with serving() as server, client_of(server) as client:
+        assert client.get("/", ("content-length", "3")).status == 400
+        assert client.get("/", ("content-length", "0")).status == 200
 
 
 def test_the_body_is_asked_for_when_the_application_wants_it(app: Application) -> None:

@@ -327,6 +327,7 @@ def test_a_handshake_that_is_none_is_refused(echo: Echo, old: bytes, new: bytes,
     with served(app="web_test_app:app") as server:
         answer = raw(server, HANDSHAKE.replace(old, new) + b"abc")
         assert answer.startswith(b"HTTP/1.1 " + status)
+        assert (b"Sec-WebSocket-Version: 13\r\n" in answer) == (b"Failed to open" in answer)
     assert echo.scope == {}
 
 

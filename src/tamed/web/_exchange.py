@@ -125,17 +125,24 @@ class Exchange:
         """Return whether the client disconnected before the end of its answer."""
         return self._left
 
+    @property
+    def is_head(self) -> bool:
+        """Whether the method is HEAD, so that no answer has a body."""
+        return bool(self.scope["method"] == "HEAD")
+
     async def run(self) -> None:
         """Call the application, which answers."""
         try:
             await self._context.application(self.scope, self.receive, self.send)
-        except Exception as error:
-            self._on_error(error)
         except asyncio.CancelledError:
             if self._left:
                 log.info("cancelled an application whose client had disconnected")
             else:
                 self._end("was cancelled")
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # SystemExit would end the event loop, with all other requests
+            self._on_error(error)
         else:
             if self._stage != _COMPLETE and not self._left:
                 self._end("returned")
@@ -238,7 +245,7 @@ class Exchange:
         status = message["status"]
         if message.get("trailers", False):
             self._has_trailers = True
-        if self.scope["method"] == "HEAD" or status in (204, 304):
+        if self.is_head or status in (204, 304):
             self._has_body = False
         length = self._write_head(status, message.get("headers", ()))
         if self._has_body:
@@ -305,7 +312,7 @@ class Exchange:
 
     # Ends without a complete answer.
 
-    def _on_error(self, error: Exception) -> None:
+    def _on_error(self, error: BaseException) -> None:
         if self._is_notified:
             log.info("an application ended after its client had disconnected: %s", reason(error))
             if self._stage != _COMPLETE and not self._left:

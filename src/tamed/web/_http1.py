@@ -3,6 +3,7 @@
 import asyncio
 import http
 import select
+from types import SimpleNamespace
 from typing import Final, Self, cast
 
 import httptools
@@ -36,6 +37,7 @@ _AHEAD: Final = 64 * 1024
 _END: Final = b"\r\n\r\n"
 _HTTP11: Final = b" HTTP/1.1\r\n"
 _STOPPED: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+_VERSIONS: Final = ("1.1", "1.0")
 _METHODS: Final = {
     each.encode(): each for each in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 }
@@ -74,6 +76,7 @@ class HttpConnection(asyncio.Protocol):
         "_parser",
         "_peer",
         "_reads_no_more",
+        "_skips_body",
         "_unparsed",
         "_upgrade",
         "_url",
@@ -102,6 +105,7 @@ class HttpConnection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body_left = 0  # remaining bytes of the body; -1 for chunks
+        self._skips_body = False  # the parser regards the body as data of another protocol
         self._is_parsing = False
         self._body_paused = False  # because the application does not read it
         self._reads_no_more = False  # refused, or handed over to another protocol
@@ -280,13 +284,32 @@ class HttpConnection(asyncio.Protocol):
     def _goes_on(self, error: Exception) -> bool:
         """Handle an error of the parser; return whether the connection continues with HTTP/1.1."""
         if isinstance(error, httptools.HttpParserUpgrade):
-            if self._upgrade is None:
-                return True  # an upgrade is optional: continue with HTTP/1.1
-            self._begin_websocket(self._upgrade)
-            return False
+            if self._upgrade is not None:
+                self._begin_websocket(self._upgrade)
+                return False
+            if self._skips_body:
+                self._parse_body_apart()
+            return True  # an upgrade is optional: continue with HTTP/1.1
         cause = error.__context__
         self._refuse(cause.status if isinstance(cause, Refused) else 400)
         return False
+
+    def _parse_body_apart(self) -> None:
+        """Parse the body of a request with an ignored upgrade: its parser skips it.
+
+        Otherwise the body would be parsed as further requests.
+        """
+        self._skips_body = False
+        length = self._body_left
+        framing = b"Transfer-Encoding: chunked" if length < 0 else b"Content-Length: %d" % length
+        self._parser = httptools.HttpRequestParser(
+            SimpleNamespace(on_body=self.on_body, on_message_complete=self._end_body_apart)
+        )
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+
+    def _end_body_apart(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self.on_message_complete()
 
     def _begin_websocket(self, scope: Scope) -> None:
         """Hand the connection over to a WebSocket, or answer with 404 if there is none."""
@@ -339,7 +362,7 @@ class HttpConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Handle a header, but no trailer, which could restore a removed field (RFC 9110, 6.5.1)."""
         if self._in_head:
-            self._headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))  # RFC 9112, 5
 
     def on_headers_complete(self) -> None:
         """Begin to serve the request."""
@@ -354,16 +377,20 @@ class HttpConnection(asyncio.Protocol):
         if self._head[line_end : line_end + len(_HTTP11)] != _HTTP11:
             # Called once: it creates a str, which takes five times as long.
             version = parser.get_http_version()
+            if version not in _VERSIONS:
+                raise Refused(505)
         self._head = b""
         head = read_headers(headers, version)
         name = _METHODS.get(method) or method.decode("ascii")
         scope = make_scope(context, self._peer, name, target, version, headers)
         length = head.length
-        if head.upgrade == b"websocket" and version == "1.1" and parser.should_upgrade():
-            if length:
-                raise Refused(400)
-            self._upgrade = websocket_scope(scope)
-            return
+        if (length or head.upgrade) and parser.should_upgrade():
+            if head.upgrade == b"websocket" and name == "GET" and version == "1.1":
+                if length:
+                    raise Refused(400)
+                self._upgrade = websocket_scope(scope)
+                return
+            self._skips_body = bool(length)
         exchange = self._exchange = Http1Exchange(
             self,
             context,
@@ -391,7 +418,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Handle the end of the request."""
-        if self._upgrade is not None:
+        if self._upgrade is not None or self._skips_body:
             return
         self._in_head = True
         self._unparsed = self._body_left = 0

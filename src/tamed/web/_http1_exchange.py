@@ -142,7 +142,7 @@ class Http1Exchange(Exchange):
     def _write_failure(self) -> None:
         self.keep_alive = False
         self._head = b""
-        self._write(plain_response(500, self._context.date()))
+        self._write(plain_response(500, self._context.date(), has_body=not self.is_head))
 
     def _break_off(self) -> None:
         if self._framing == _TO_THE_END:

@@ -58,6 +58,8 @@ _HEADER_TABLE: Final = 4096
 _BEFORE_SETTINGS: Final = 1000
 """Streams beyond the announced limit that are refused one by one."""
 
+_HEAD: Final = (b":method", b"HEAD")
+
 _ANY_STREAM: Final = 2**31 - 1
 
 
@@ -279,7 +281,7 @@ class Http2Connection(asyncio.Protocol):
         try:
             self._begin(number, event.headers, has_body=event.stream_ended is None)
         except Refused as refused:
-            self._refuse(number, refused.status, has_body=event.stream_ended is None)
+            self._refuse(event, refused.status)
 
     def _begin(self, number: int, fields: Iterable[Any], *, has_body: bool) -> None:
         context = self._context
@@ -289,6 +291,8 @@ class Http2Connection(asyncio.Protocol):
         if sum(len(name) + len(value) + 4 for name, value in headers) > context.limits.head:
             raise Refused(431)
         head = read_headers(headers, "2")
+        if head.length > 0 and not has_body:
+            raise Refused(400)
         scope = make_scope(context, self._peer, method, target, "2", headers)
         stream = Http2Stream(
             self, number, context, self._peer, scope, awaits_continue=has_body and head.awaits_continue
@@ -303,12 +307,15 @@ class Http2Connection(asyncio.Protocol):
         task = exchange.task = self._loop.create_task(exchange.run())
         context.tasks.add(task)
 
-    def _refuse(self, number: int, status: int, *, has_body: bool) -> None:
+    def _refuse(self, event: RequestReceived, status: int) -> None:
+        number = event.stream_id
+        is_head = any(field == _HEAD for field in event.headers)
         fields, body = plain_fields(status, self._context)
-        self.protocol.send_headers(number, fields)
-        room = self.protocol.local_flow_control_window(number)
-        self.protocol.send_data(number, body[:room], end_stream=True)
-        if has_body:
+        self.protocol.send_headers(number, fields, end_stream=is_head)
+        if not is_head:
+            room = self.protocol.local_flow_control_window(number)
+            self.protocol.send_data(number, body[:room], end_stream=True)
+        if event.stream_ended is None:
             self.protocol.reset_stream(number)
         log.info("refused a request of %s: status %d", self._peer, status)
 

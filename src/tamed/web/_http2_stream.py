@@ -342,8 +342,9 @@ class Http2Exchange(Exchange):
 
     def _write_failure(self) -> None:
         fields, body = plain_fields(500, self._context)
-        self._stream.send_fields(fields)
-        self._stream.send_data(body, ends=True)
+        self._stream.send_fields(fields, ends=self.is_head)
+        if not self.is_head:
+            self._stream.send_data(body, ends=True)
 
     def _break_off(self) -> None:
         self._stream.close(ErrorCodes.INTERNAL_ERROR)

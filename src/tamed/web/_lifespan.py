@@ -30,10 +30,11 @@ class Lifespan(Service):
         self._state = state
         self._application = application
         self._events: asyncio.Queue[Any] = asyncio.Queue()
+        self._event = ""  # the last one
         self._answer: asyncio.Future[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_received = False
-        self._failure: Exception | None = None  # not reported yet
+        self._failure: BaseException | None = None  # not reported yet
 
     async def start(self) -> None:
         """Start the application."""
@@ -58,6 +59,8 @@ class Lifespan(Service):
     async def _require(self, answer: Any, what: str) -> None:
         """Raise if the application reported a failure, or raised instead of an answer."""
         failure, self._failure = self._failure, None
+        if isinstance(failure, SystemExit):
+            raise failure
         if failure is not None:
             raise ApplicationFailed(f"the web application failed to {what}", reason(failure)) from failure
         if answer is not None and answer["type"].endswith(".failed"):
@@ -69,6 +72,7 @@ class Lifespan(Service):
         assert self._task is not None
         if self._task.done():
             return None
+        self._event = event
         self._answer = asyncio.get_running_loop().create_future()
         self._events.put_nowait({"type": f"lifespan.{event}"})
         await asyncio.wait([self._task, self._answer], return_when=asyncio.FIRST_COMPLETED)
@@ -79,8 +83,10 @@ class Lifespan(Service):
         scope: Any = {"type": "lifespan", "asgi": versions, "state": self.app_state}
         try:
             await self._application(scope, self._receive, self._on_answer)
-        except Exception as error:
-            if not self._has_received:
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # SystemExit would end the event loop
+            if not self._has_received and isinstance(error, Exception):
                 log.info("the web application has no lifespan: %s", reason(error))
             elif self._answer is not None and self._answer.done():
                 log.exception("the web application's lifespan has failed")
@@ -93,6 +99,9 @@ class Lifespan(Service):
         return event
 
     async def _on_answer(self, message: Message) -> None:
+        kind = message["type"]
+        if kind not in {f"lifespan.{self._event}.complete", f"lifespan.{self._event}.failed"}:
+            raise RuntimeError(f"the application sent {kind} during its {self._event}")
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(message)
 

@@ -9,7 +9,9 @@ from tamed.web.asgi import Scope
 __all__ = ["TrustedProxies"]
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_SCHEMES: Final = {"http", "https"}
+_SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+"""Some proxies send the schemes of WebSockets."""
+
 _UNIX: Final = "unix"
 _MOST: Final = 100
 """Maximum number of elements of X-Forwarded-For to read, starting with the nearest proxy."""
@@ -46,7 +48,7 @@ class TrustedProxies:
         headers = scope["headers"]
         schemes = [value for name, value in headers if name == b"x-forwarded-proto"]
         if schemes and (scheme := schemes[-1].decode("latin-1").strip().lower()) in _SCHEMES:
-            scope["scheme"] = scheme
+            scope["scheme"] = _SCHEMES[scheme]
         clients = b",".join(value for name, value in headers if name == b"x-forwarded-for")
         client = self._client(clients.decode("latin-1").split(",")[-_MOST:])
         if client is not None:

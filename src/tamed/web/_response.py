@@ -119,15 +119,15 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-def plain_response(status: int, date: bytes, reason: str = "") -> bytes:
+def plain_response(status: int, date: bytes, *, has_body: bool = True) -> bytes:
     """Return a complete response by the server itself, after which it closes the connection."""
-    text = plain_text(status, reason)
+    text = plain_text(status)
     return (
         b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-        % (STATUS_LINES[status], date, len(text), text)
+        % (STATUS_LINES[status], date, len(text), text if has_body else b"")
     )
 
 
-def plain_text(status: int, reason: str = "") -> bytes:
+def plain_text(status: int) -> bytes:
     """Return the body of a response by the server itself."""
-    return f"{reason or _PHRASES[status].decode()}\n".encode()
+    return _PHRASES[status] + b"\n"

@@ -102,8 +102,10 @@ def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
         raise Refused(400) from None
     raw_path, query = target, b""
     if path[:1] != "/" or "?" in path or "#" in path:  # searching them in bytes takes six times as long
-        raw_path, query = _parts(method, target)
+        raw_path, query, authority = _parts(method, target)
         path = raw_path.decode("ascii")
+        if authority:  # it replaces the header (RFC 9112, 3.2.2)
+            headers = [(b"host", authority), *(field for field in headers if field[0] != b"host")]
     if "%" in path:
         path = unquote(path)
     if context.root_path:
@@ -140,17 +142,23 @@ def websocket_scope(scope: Scope) -> Scope:
     return made
 
 
-def _parts(method: str, target: bytes) -> tuple[bytes, bytes]:
-    """Return the path and the query of a target (RFC 9112, 3.2)."""
+def _parts(method: str, target: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return the path and the query of a target, and the authority of an absolute one (RFC 9112, 3.2)."""
     if target[:1] == b"/" and target.find(b"#") < 0:
         path, _, query = target.partition(b"?")
-        return path, query
+        return path, query, b""
     if method == "OPTIONS" and target == b"*":  # for the server as a whole (RFC 9110, 9.3.7)
-        return target, b""
+        return target, b"", b""
     if method == "CONNECT":  # this is not a proxy
         raise Refused(400)
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:
         raise Refused(400) from None
-    return url.path or b"/", url.query or b""
+    authority = b""
+    if target[:1] != b"/":
+        if not url.schema or url.schema.lower() not in {b"http", b"https"}:
+            raise Refused(400)
+        host = b"[%b]" % url.host if b":" in url.host else url.host
+        authority = host if url.port is None else b"%b:%d" % (host, url.port)
+    return url.path or b"/", url.query or b"", authority

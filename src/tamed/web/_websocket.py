@@ -100,6 +100,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._response = self._protocol.accept(Request(self._scope["path"], headers))
         if self._response.status_code != 101:
             self._log_access(self._response.status_code)
+            self._response.headers["Sec-WebSocket-Version"] = "13"  # RFC 6455, 4.4
             self.transport.write(self._response.serialize())
             self._end()
             return
@@ -295,14 +296,16 @@ class WebSocketConnection(asyncio.Protocol):
     async def _run(self) -> None:
         try:
             await self._context.application(self._scope, self._receive, self._send)
-        except Exception as error:
+        except asyncio.CancelledError:
+            self._fail()
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             if self._is_over:
                 log.info("an application ended after its client had disconnected: %s", reason(error))
             else:
                 log.exception("the web application raised")
                 self._fail()
-        except asyncio.CancelledError:
-            self._fail()
         else:
             if self._is_accepted:
                 self._close(_NORMAL)
