@@ -160,5 +160,5 @@ def _parts(method: str, target: bytes) -> tuple[bytes, bytes, bytes]:
         if not url.schema or url.schema.lower() not in {b"http", b"https"}:
             raise Refused(400)
         host = b"[%b]" % url.host if b":" in url.host else url.host
-        authority = host if url.port is None else b"%b:%d" % (host, url.port)
+        authority = b"%b:%d" % (host, url.port) if url.port else host
     return url.path or b"/", url.query or b"", authority
