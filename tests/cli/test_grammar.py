@@ -28,10 +28,10 @@ VERSE = Command(
         Argument("title", "TITLE", required=False),
     ),
     options=(
-        Option("mood", ("-m", "--mood", "--temper"), "The mood.", "MOOD", read=one_of("sad", "gay")),
-        Option("rhyme", ("-r", "--rhyme"), "With rhymes.", off_flags=("--no-rhyme",)),
-        Option("muse", ("--muse",), "A muse.", "NAME", repeatable=True),
-        Option("ink", ("--ink",), "The ink.", "COLOUR", group="pen"),
+        Option("-m --mood --temper", "The mood.", "MOOD", name="mood", read=one_of("sad", "gay")),
+        Option("-r --rhyme", "With rhymes.", off_flags=("--no-rhyme",)),
+        Option("--muse", "A muse.", "NAME", repeatable=True),
+        Option("--ink", "The ink.", "COLOUR", group="pen"),
     ),
 )
 RUN = Command(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import compress
-
 from tamed.cli.grammar import Argument, Command, Option, one_of, parse, path_word, whole_number
 from tamed.errors import UsageError
 
@@ -32,42 +30,10 @@ def _duration(word: str) -> float:
     return Duration.parse(word)
 
 
-def _option(
-    flags: str,
-    help_text: str,
-    metavar: str = "",
-    *,
-    name: str = "",
-    default: object = None,
-    repeatable: bool = False,
-    read: Callable[[str], object] | None = None,
-    choices: tuple[str, ...] = (),
-    env: str = "",
-    section: str = "Options",
-) -> Option:
-    """Declare an option. Its name is that of its last flag; a FOLDER is read and completed as one."""
-    is_folder = metavar == "FOLDER"
-    facts = (f"default: {default}", "repeatable", f"env: {env}")
-    words = tuple(flags.split())
-    return Option(
-        name or words[-1][2:].replace("-", "_"),
-        words,
-        help_text,
-        metavar,
-        repeatable=repeatable,
-        default=default,
-        read=read or (path_word if is_folder else one_of(*choices) if choices else str),
-        choices=choices,
-        complete="folder" if is_folder else "",
-        facts=tuple(compress(facts, (default is not None, repeatable, env))),
-        section=section,
-    )
-
-
-_RUNDIR: Final = _option(
+_RUNDIR: Final = Option(
     "--rundir", "Run directory: where the instances of this user are.", "FOLDER", env="TAMED_RUNDIR"
 )
-_PLUGIN_DIR: Final = _option(
+_PLUGIN_DIR: Final = Option(
     "--plugin-dir",
     "Folder with plugins, one file NAME.py each.",
     "FOLDER",
@@ -75,15 +41,15 @@ _PLUGIN_DIR: Final = _option(
     env="TAMED_PLUGIN_PATH",
     repeatable=True,
 )
-_ALL: Final = _option("--all", "All instances that run.", name="every")
+_ALL: Final = Option("--all", "All instances that run.", name="every")
 
 
 def _lines(help_text: str, default: int) -> Option:
-    return _option("-n --lines", help_text, "NUMBER", default=default, read=whole_number(0, 1_000_000_000))
+    return Option("-n --lines", help_text, "NUMBER", default=default, read=whole_number(0, 1_000_000_000))
 
 
 def _json(help_text: str) -> Option:
-    return _option("--json", help_text, name="as_json")
+    return Option("--json", help_text, name="as_json")
 
 
 def _of_target(
@@ -139,7 +105,7 @@ _pods: Final = whole_number(1, 1_000_000)
 def _of_cluster(
     flag: str, help_text: str, metavar: str = "", read: Callable[[str], object] | None = None
 ) -> Option:
-    return _option(flag, help_text, metavar, read=read, section=_IN_CLUSTER)
+    return Option(flag, help_text, metavar, read=read, section=_IN_CLUSTER)
 
 
 COMMANDS: Final = (
@@ -160,15 +126,15 @@ COMMANDS: Final = (
         ),
         arguments=(Argument("names", "NAME", required=False, repeatable=True),),
         options=(
-            _option("--to", "Write the files into this folder.", "FOLDER", default="."),
-            _option(
+            Option("--to", "Write the files into this folder.", "FOLDER", default="."),
+            Option(
                 "--days",
                 "Days for which the certificate is valid.",
                 "NUMBER",
                 default=397,
                 read=whole_number(1, 36_500),
             ),
-            _option("--force", "Replace a certificate and its key that are there."),
+            Option("--force", "Replace a certificate and its key that are there."),
         ),
     ),
     _of_target(
@@ -178,7 +144,7 @@ COMMANDS: Final = (
         Binds no address. Takes the same options as run, and so checks exactly what run would run.
         """,
         options=(
-            _option(
+            Option(
                 "--for",
                 "Also check whether a deployment file can be exported as this, and warn of what is ignored.",
                 "KIND",
@@ -208,7 +174,7 @@ COMMANDS: Final = (
         file beside the log, also over an upgrade and after the end.
         """,
         _lines("Number of events to show.", 20),
-        _option("-f --follow", "Continue with new events."),
+        Option("-f --follow", "Continue with new events."),
         _json("Print each event as a JSON object on a line, with all its facts."),
         complete="instance",
         module="logs",
@@ -235,37 +201,37 @@ COMMANDS: Final = (
             Argument("file", "FILE", read=path_word, complete="file"),
         ),
         options=(
-            _option("--to", "Write the files into this folder.", "FOLDER"),
-            _option("--check", "Compare the files in the folder; write nothing."),
-            _option("--force", "Overwrite files that were edited by hand."),
-            _option(
+            Option("--to", "Write the files into this folder.", "FOLDER"),
+            Option("--check", "Compare the files in the folder; write nothing."),
+            Option("--force", "Overwrite files that were edited by hand."),
+            Option(
                 "--command",
                 "Path of the command tamed where the files are used; by default the path here, or tamed.",
                 "PATH",
             ),
-            _option(
+            Option(
                 "--path",
                 "Path of FILE where the files are used; by default the path here, or in /app.",
                 "PATH",
             ),
             _PLUGIN_DIR,
-            _option(
+            Option(
                 "--socket",
                 "Let systemd listen on this address, for the services on systemd://NAME.",
                 "NAME=ADDRESS",
                 repeatable=True,
                 section=_ON_SYSTEMD,
             ),
-            _option(
+            Option(
                 "--split", "Make a service unit for each service, and a target for all.", section=_ON_SYSTEMD
             ),
-            _option("--user", "Make units for systemctl --user, which need no root.", section=_ON_SYSTEMD),
-            _option(
+            Option("--user", "Make units for systemctl --user, which need no root.", section=_ON_SYSTEMD),
+            Option(
                 "--install",
                 "Write the units into /etc/systemd/system, or the user's; start them now and at each boot.",
                 section=_ON_SYSTEMD,
             ),
-            _option("--uninstall", "Stop the units, and remove them from there.", section=_ON_SYSTEMD),
+            Option("--uninstall", "Stop the units, and remove them from there.", section=_ON_SYSTEMD),
             _of_cluster("--image", "Image to run; by default the name of the deployment.", "IMAGE"),
             _of_cluster("--cpu", "CPUs of each container: 2, or 500m.", "QUANTITY"),
             _of_cluster("--memory", "Memory of each container: 256Mi.", "QUANTITY"),
@@ -288,20 +254,20 @@ COMMANDS: Final = (
         shown whole, with its traceback. The log of an instance that has ended is found by its name.
         """,
         _lines("Number of records to show.", 20),
-        _option("-f --follow", "Continue with new records, also after a rotation."),
-        _option(
+        Option("-f --follow", "Continue with new records, also after a rotation."),
+        Option(
             "--all", "The logs of all instances, each record with the name of its instance.", name="every"
         ),
-        _option("--level", "Only records of this level or above.", "LEVEL", read=_level, choices=_LEVELS),
-        _option("--grep", "Only records that this regular expression matches somewhere.", "PATTERN"),
-        _option("--since", "Only records since then: 10m ago, 14:30 today, or 2026-11-23T14:30.", "TIME"),
-        _option(
+        Option("--level", "Only records of this level or above.", "LEVEL", read=_level, choices=_LEVELS),
+        Option("--grep", "Only records that this regular expression matches somewhere.", "PATTERN"),
+        Option("--since", "Only records since then: 10m ago, 14:30 today, or 2026-11-23T14:30.", "TIME"),
+        Option(
             "--worker",
             "Only records of the worker of this number.",
             "NUMBER",
             read=whole_number(1, 1_000_000_000),
         ),
-        _option("--service", "Only records of this service or logger, and below.", "NAME"),
+        Option("--service", "Only records of this service or logger, and below.", "NAME"),
         _json("Print each record as a JSON object on a line."),
         complete="instance",
         module="logs",
@@ -414,7 +380,7 @@ COMMANDS: Final = (
         workers do not become ready. While a reload or an upgrade is in progress, the command waits; a later
         number replaces an earlier one.
         """,
-        _option("--yes", "Allow more than 32 workers for each CPU."),
+        Option("--yes", "Allow more than 32 workers for each CPU."),
         arguments=(Argument("count", "COUNT", read=whole_number(1, _MOST_WORKERS)),),
         module="operations",
     ),
@@ -465,7 +431,7 @@ COMMANDS: Final = (
         arguments=(Argument("name", "NAME", required=False, complete="instance"),),
         options=(
             _lines("Number of lines of the log to show with NAME.", 10),
-            _option("--watch", "Show it again every two seconds."),
+            Option("--watch", "Show it again every two seconds."),
             _json("Print everything as JSON: a list without NAME."),
             _RUNDIR,
         ),
@@ -474,13 +440,13 @@ COMMANDS: Final = (
         "stop",
         "Stop an instance and wait until it has drained.",
         "The instance finishes its open connections, within its drain timeout.",
-        _option(
+        Option(
             "--timeout",
             "Longest time to wait; by default until the process has ended.",
             "DURATION",
             read=_duration,
         ),
-        _option("--force", "Kill it if it has not ended in time (10s without --timeout)."),
+        Option("--force", "Kill it if it has not ended in time (10s without --timeout)."),
         several=True,
     ),
     Command(
@@ -544,7 +510,7 @@ TAMED: Final = Command(
         ("tamed plugins", "the plugins that there are"),
     ),
     arguments=(Argument("command", "COMMAND", required=False, complete="command"),),
-    options=(_option("--version", "Show the version and exit."),),
+    options=(Option("--version", "Show the version and exit."),),
     rest="…",
 )
 """The command itself."""

@@ -15,6 +15,8 @@ alone takes 40), and for ``tamed run`` there was a second parser that bypassed i
 
 from __future__ import annotations
 
+from itertools import compress
+
 from tamed._os.text import listed, nearest
 from tamed.errors import UsageError
 
@@ -42,44 +44,48 @@ class Option:
 
     ``flags`` are all its spellings, and ``off_flags`` the spellings that set a switch to False. ``metavar``
     is the placeholder for its value; an option without one is a switch, and has no value. ``read`` converts
-    the word to the value, and raises ValueError for a wrong word.
+    the word to the value, and raises ValueError for a wrong word; by default, the word must be one of the
+    ``choices``, or not be blank if it is a FOLDER.
 
-    Values are kept under ``name``, in one table for each ``group``. An option without a group that is not
-    given has its ``default``; an option with a group is then absent.
+    Values are kept under ``name``, by default that of the last flag, in one table for each ``group``. An
+    option without a group that is not given has its ``default``; an option with a group is then absent.
 
     ``complete`` is the kind of completion of the value, as in `Argument`. On the help page, ``facts`` are in
-    brackets (``default: 20``, ``env: TAMED_RUNDIR``), and ``section`` is the heading.
+    brackets, with the default and ``env``, the environment variable; ``section`` is the heading.
     """
 
     def __init__(
         self,
-        name: str,
-        flags: tuple[str, ...],
+        flags: str,
         help: str,  # noqa: A002 - the word for it everywhere
         metavar: str = "",
         *,
+        name: str = "",
         off_flags: tuple[str, ...] = (),
         repeatable: bool = False,
         group: str = "",
         default: object = None,
-        read: Callable[[str], object] = str,
+        read: Callable[[str], object] | None = None,
         choices: tuple[str, ...] = (),
         complete: str = "",
+        env: str = "",
         facts: tuple[str, ...] = (),
         section: str = "Options",
     ) -> None:
-        self.name = name
-        self.flags = flags
+        is_folder = metavar == "FOLDER"
+        known = (f"default: {default}", "repeatable", f"env: {env}")
+        self.flags = tuple(flags.split())
+        self.name = name or self.flags[-1][2:].replace("-", "_")
         self.help = help
         self.metavar = metavar
         self.off_flags = off_flags
         self.repeatable = repeatable
         self.group = group
         self.default = default
-        self.read = read
+        self.read = read or (path_word if is_folder else one_of(*choices) if choices else str)
         self.choices = choices
-        self.complete = complete
-        self.facts = facts
+        self.complete = complete or ("folder" if is_folder else "")
+        self.facts = (*facts, *compress(known, (default is not None, repeatable, env)))
         self.section = section
 
 
@@ -160,7 +166,7 @@ class Command:
         return (*self.options, *more, *((HELP,) if self.has_help else ()))
 
 
-HELP: Final = Option("help", ("-h", "--help"), "Show this message and exit.")
+HELP: Final = Option("-h --help", "Show this message and exit.")
 """The option of every command with ``has_help``."""
 
 

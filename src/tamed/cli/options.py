@@ -33,8 +33,10 @@ def folders(named: Iterable[str]) -> tuple[Path, ...]:
 
 def daemon_options() -> tuple[Option, ...]:
     """Return the options of the tables ``[daemon]`` and ``[log]``, which go before TARGET."""
-    daemon = (_option(each, "daemon", section=each.section) for each in describe(Daemon))
-    log = (_option(each, "log", service="log", prefix="log-", section=each.section) for each in describe(Log))
+    daemon = (_option_of(each, "daemon", section=each.section) for each in describe(Daemon))
+    log = (
+        _option_of(each, "log", service="log", prefix="log-", section=each.section) for each in describe(Log)
+    )
     return (*daemon, *log)
 
 
@@ -66,7 +68,7 @@ def service_command(job: Job) -> Command:
     several = list(services(job))
     by_name = job.target.kind is TargetKind.DEPLOYMENT
     options = tuple(
-        _option(
+        _option_of(
             each,
             service.name,
             service=service.name,
@@ -104,7 +106,7 @@ def misspelt_variables(job: Job, *, of_services: bool) -> Iterator[str]:
             yield f"the variable {name} has no effect; did you mean {_PREFIX}{near}?"
 
 
-def _option(
+def _option_of(
     described: Description,
     group: str,
     *,
@@ -121,31 +123,29 @@ def _option(
     flag = f"--{prefix}{described.key}"
     short = (described.short,) if described.short and not prefix else ()
     return Option(
-        described.name,
-        (*short, flag, *_ALIASES.get(flag, ())),
+        " ".join((*short, flag, *_ALIASES.get(flag, ()))),
         described.help,
         described.metavar,
+        name=described.name,
         off_flags=(f"--{prefix}no-{described.key}",) if described.boolean else (),
         repeatable=described.repeatable,
         group=group,
+        read=str,
         choices=described.choices,
         complete="file" if described.path else "",
-        facts=tuple(_facts(described, service, in_file)),
+        env=described.variable(service) if described.env else "",
+        facts=tuple(_facts(described, in_file)),
         section=section,
     )
 
 
-def _facts(described: Description, service: str, in_file: object) -> Iterator[str]:
+def _facts(described: Description, in_file: object) -> Iterator[str]:
     if in_file is not None and not described.secret:
         yield f"file: {_written(in_file)}"
     elif described.default_text:
         yield f"default: {described.default_text}"
     if described.required and in_file is None:
         yield "required"
-    if described.repeatable:
-        yield "repeatable"
-    if described.env:
-        yield f"env: {described.variable(service)}"
 
 
 def _written(value: object) -> str:
