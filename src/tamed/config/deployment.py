@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from tamed._os.text import did_you_mean
 from tamed._os.trust import require_trusted
@@ -12,7 +12,7 @@ from tamed.service.role import Scope
 
 __all__ = ["Deployment", "Entry", "read_env_file"]
 
-
+_LINE = r"(?:export\s+)?([A-Za-z_]\w*)=(.*)"  # of an environment file
 _TABLES = ("daemon", "log", "services")
 
 
@@ -74,17 +74,7 @@ class Deployment(NamedTuple):
         Raises MissingInput or PermissionRefused if it cannot be read, and ConfigurationError, with line and
         column or the key, if it is not TOML or not a deployment.
         """
-        require_trusted(file, "deployment file")
-        try:
-            text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
-        except OSError as error:
-            remedy = "use a readable file"
-            raise from_os_error(f"cannot read the deployment file {file}", error, remedy) from error
-        except UnicodeDecodeError as error:
-            raise ConfigurationError(
-                str(file), f"byte {error.start} is not UTF-8", "save it as UTF-8"
-            ) from error
-        return cls.parse(text, file)
+        return cls.parse(_text_of(file, "deployment file"), file)
 
     @classmethod
     def parse(cls, text: str, file: Path) -> "Deployment":
@@ -95,10 +85,7 @@ class Deployment(NamedTuple):
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise _not_toml(error, text, file) from error
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # too long a number, or tables nested too deeply for the interpreter
+        except (ValueError, RecursionError) as error:  # too long a number, or tables nested too deeply
             raise ConfigurationError(str(file), f"cannot parse it as TOML: {error}") from error
         errors = Errors()
         for key in tables:
@@ -124,6 +111,16 @@ class Deployment(NamedTuple):
         return cls(file, name, found["daemon"], found["log"], tuple(entries), folder, text)
 
 
+def _text_of(file: Path, what: str) -> str:
+    require_trusted(file, what)
+    try:
+        return file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
+    except OSError as error:
+        raise from_os_error(f"cannot read the {what} {file}", error, "use a readable file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(str(file), f"byte {error.start} is not UTF-8", "save it as UTF-8") from error
+
+
 def _table(tables: Mapping[str, object], key: str, file: Path, above: str = "") -> Mapping[str, object]:
     value = tables.get(key, {})
     if not isinstance(value, dict):
@@ -135,7 +132,7 @@ def _entry(name: str, table: Mapping[str, object], file: Path) -> Entry:
     where = f"{file}: services.{name}"
     if not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigurationError(where, f"{name!r} is not a valid name", "use letters, digits, - and _")
-    rest = dict(table)
+    rest: dict[str, Any] = dict(table)
     only = _scope(rest.pop("only", ""), f"{where}.only")
     made_from = {key: rest.pop(key) for key in ("plugin", "application") if key in table}
     for key, value in made_from.items():
@@ -148,17 +145,13 @@ def _entry(name: str, table: Mapping[str, object], file: Path) -> Entry:
     if application is not None and rest:
         known = "an application takes no options"
         raise ConfigurationError(where, f"unknown key {next(iter(rest))!r}", known)
-    return Entry(name, _text(made_from.get("plugin")), _text(application), rest, only)
+    return Entry(name, made_from.get("plugin"), application, rest, only)
 
 
 def _scope(value: object, where: str) -> Scope:
     if value not in get_args(Scope):
         raise ConfigurationError(where, f"expected 'host' or 'cluster', got {value!r}", "or leave it out")
     return cast("Scope", value)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _not_toml(error: ValueError, text: str, file: Path) -> ConfigurationError:
@@ -175,9 +168,6 @@ def _not_toml(error: ValueError, text: str, file: Path) -> ConfigurationError:
     return ConfigurationError(f"{file}:{line}:{column}", f"not TOML: {message[:1].lower()}{message[1:]}")
 
 
-_LINE = r"(?:export\s+)?([A-Za-z_]\w*)=(.*)"
-
-
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the variables of an environment file.
 
@@ -186,17 +176,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     or PermissionRefused if the file cannot be read, and ConfigurationError, with the line number but without
     the value, for an invalid line.
     """
-    require_trusted(path, "environment file")
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise from_os_error(
-            f"cannot read the environment file {path}", error, "use a readable file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(str(path), f"byte {error.start} is not UTF-8", "save it as UTF-8") from error
     variables = {}
-    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+    for number, line in enumerate(map(str.strip, _text_of(path, "environment file").splitlines()), start=1):
         if not line or line.startswith("#"):
             continue
         found = re.fullmatch(_LINE, line, re.ASCII)

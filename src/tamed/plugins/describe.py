@@ -225,13 +225,8 @@ def _enumeration(kind: type[enum.Enum]) -> Reader:
     if not members:
         raise TypeError(f"{_name(kind)} has no members")
     by_value = all(isinstance(member.value, str) for member in members)
-    return Choice(
-        {member.value if by_value else _dashed(member.name): member for member in members}, by_text=True
-    )
-
-
-def _dashed(name: str) -> str:
-    return name.lower().replace("_", "-")
+    texts = (each.value if by_value else each.name.lower().replace("_", "-") for each in members)
+    return Choice(dict(zip(texts, members, strict=True)), by_text=True)
 
 
 def _collection(hint: Any) -> Reader:
@@ -260,11 +255,6 @@ def _union(hint: Any) -> Reader:
     return OneOf(readers, optional=type(None) in get_args(hint))
 
 
-def _annotated(hint: Any) -> Reader:
-    """Return the reader of the annotated type; the metadata belongs to other libraries."""
-    return reader_of(get_args(hint)[0])
-
-
 def _name(hint: Any) -> str:
     return (
         hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
@@ -280,7 +270,7 @@ _BUILDERS: dict[Any, Callable[[Any], Reader]] = {
     Literal: _literal,
     Union: _union,
     types.UnionType: _union,
-    Annotated: _annotated,
+    Annotated: lambda hint: reader_of(get_args(hint)[0]),  # the metadata belongs to other libraries
     list: _collection,
     tuple: _collection,
     set: _collection,

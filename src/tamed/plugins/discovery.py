@@ -154,15 +154,8 @@ class _InFolder(_Candidate):
         )
 
 
-def _in_folders(folders: Sequence[Path]) -> list[_InFolder]:
-    """Return the possible plugins in these folders, in the order of the folders, then of the names.
-
-    Raises MissingInput or PermissionRefused for a folder that cannot be read.
-    """
-    return [candidate for folder in folders for candidate in _in_folder(folder)]
-
-
 def _in_folder(folder: Path) -> list[_InFolder]:
+    """Return the possible plugins in a folder. Raises as `find` does if it cannot be read."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -410,7 +403,7 @@ def available(folders: Sequence[Path] = ()) -> list[Found]:
 
 
 def _searches(folders: Sequence[Path]) -> Iterator[Callable[[], Sequence[_Candidate]]]:
-    yield lambda: _in_folders(folders)
+    yield lambda: [candidate for folder in folders for candidate in _in_folder(folder)]
     yield _ours
     yield _others
 
