@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tamed._os.limits import sysctl
-from tamed.net.accept import DEFAULT_BACKLOG, Once, effective_backlog, somaxconn, usable_backlog
+from tamed.net.accept import DEFAULT_BACKLOG, Once, usable_backlog
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from tamed.net.accept import DEFAULT_BACKLOG, Once, effective_backlog, somaxconn
 )
 def test_the_kernel_s_limit_bounds_the_backlog(wanted: int, limit: int | None, granted: int) -> None:
     """The smaller of the two counts; an unknown limit is none."""
-    assert effective_backlog(wanted, limit) == granted
+    assert usable_backlog(wanted, limit=lambda: limit, first=Once()) == granted
 
 
 def test_a_low_limit_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -40,7 +40,7 @@ def test_a_sufficient_limit_is_not_told(caplog: pytest.LogCaptureFixture) -> Non
 def test_the_limit_of_this_machine() -> None:
     """The limit is read from where Linux shows it; elsewhere it is unknown."""
     file = Path("/proc/sys/net/core/somaxconn")
-    assert somaxconn() == (int(file.read_text()) if file.exists() else None)
+    assert sysctl("net.core.somaxconn") == (int(file.read_text()) if file.exists() else None)
 
 
 @pytest.mark.parametrize("content", [None, "", "128 256"])

@@ -123,6 +123,14 @@ class EngineUrl(NamedTuple):
         hosts = tuple(_host(each) for each in place.split(",")) if place else ()
         return cls(text, scheme, unquote(user), hosts, unquote(rest.strip("/")), _options(query))
 
+    def hosts_at(self, port: int) -> list[tuple[str, int]]:
+        """Return the hosts, with this port for those that have none."""
+        return [(name, given or port) for name, given in self.hosts]
+
+    def places(self, port: int) -> list[str]:
+        """Return the same as texts."""
+        return [f"[{name}]:{at}" if ":" in name else f"{name}:{at}" for name, at in self.hosts_at(port)]
+
     @property
     def what(self) -> str:
         """The subject of a message about this URL."""

@@ -41,14 +41,12 @@ class EtcdEngine(Engine):
             raise ConfigurationError(
                 url.what, "a user needs a password file, and a password file needs a user"
             )
-        hosts = [(host, port or _PORT) for host, port in url.hosts]
-        self._client = HttpClient(hosts, url.tls(), _SILENCE)
+        self._client = HttpClient(url.hosts_at(_PORT), url.tls(), _SILENCE)
         self._url = url
         self._prefix = url.path or _PREFIX
         self._token = ""
-        self._leases: dict[
-            str, str
-        ] = {}  # by role; the key may belong to another lease, if an answer was lost
+        # By role. The key may belong to another lease, if an answer was lost.
+        self._leases: dict[str, str] = {}
 
     async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
         """Create the key of the role, with a lease, if it does not exist."""

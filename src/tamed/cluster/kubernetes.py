@@ -171,7 +171,7 @@ class KubernetesEngine(Engine):
             if self._client is not None:
                 self._client.close()
             context = self._url._replace(options=self._options).tls()
-            hosts = [(host, port or _PORT) for host, port in self._url.hosts or [_server_of_pod()]]
+            hosts = self._url.hosts_at(_PORT) or [_server_of_pod()]
             self._client, self._files = HttpClient(hosts, context, _SILENCE), files
         return self._client
 

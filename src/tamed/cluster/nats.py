@@ -18,7 +18,6 @@ from urllib.parse import quote
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
-from nats.aio.subscription import Subscription
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.kv import KeyValue
 
@@ -150,12 +149,12 @@ class NatsEngine(Engine):
             assert self._client is not None
             subscription = await self._client.subscribe(f"$KV.{self._name}.{_key(role)}", cb=changed)
         try:
-            async with asyncio.timeout(seconds):
-                await vacant.wait()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await vacant.wait()
         finally:
-            await _unsubscribe(subscription)
+            with suppress(nats.errors.Error):  # it ended with the connection
+                await subscription.unsubscribe()
 
     async def close(self) -> None:
         """Close the connection; see `Engine`."""
@@ -257,7 +256,7 @@ class NatsEngine(Engine):
         credentials = _Credentials(self._url)
         try:
             await client.connect(
-                [f"nats://{_host(*each)}" for each in self._url.hosts],
+                [f"nats://{place}" for place in self._url.places(_PORT)],
                 name="tamed",
                 user=credentials.user if self._url.user else None,
                 password=credentials.password if self._url.user else None,
@@ -343,15 +342,6 @@ async def _close(client: Client) -> None:
             await client.close()
 
 
-async def _unsubscribe(subscription: Subscription) -> None:
-    with suppress(nats.errors.Error):  # it ended with the connection
-        await subscription.unsubscribe()
-
-
 def _key(role: str) -> str:
     """Return a role's key, with invalid characters encoded."""
     return quote(role, safe="/").replace(".", "=2E").replace("~", "=7E").replace("%", "=")
-
-
-def _host(name: str, port: int | None) -> str:
-    return f"[{name}]:{port or _PORT}" if ":" in name else f"{name}:{port or _PORT}"

@@ -12,7 +12,7 @@ Each role has its own session, and is lost with it.
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -143,22 +143,17 @@ class PostgresEngine(Engine):
         """Return when a holder has released the role, when the session is lost, or after ``seconds``."""
         async with self._session(role) as session:
             news = session.news
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await news.wait()
-        except TimeoutError:
-            pass
 
     async def close(self) -> None:
         """Close the connections; see `Engine`."""
         tasks = list(self._connecting.values())
         for task in tasks:
             task.cancel()
-        late = [
-            each
-            for each in await asyncio.gather(*tasks, return_exceptions=True)
-            if isinstance(each, _Session)
-        ]
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        late = [each for each in ended if isinstance(each, _Session)]
         sessions = [*self._sessions.values(), *late]
         self._sessions.clear()
         for session in sessions:
@@ -200,7 +195,7 @@ class PostgresEngine(Engine):
                 del self._connecting[role]
 
     async def _connect(self, role: str) -> _Session:
-        hosts = ",".join(_host(*each) for each in self._url.hosts)
+        hosts = ",".join(self._url.places(_PORT))
         libpq = {name: value for name, value in self._url.options.items() if name in _OF_LIBPQ}
         connection = await asyncpg.connect(
             f"postgres://{hosts}/{quote(self._url.path)}?{urlencode(libpq)}",
@@ -284,10 +279,6 @@ def _key(role: str) -> int:
 def _quoted(name: str) -> str:
     """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _host(name: str, port: int | None) -> str:
-    return f"[{name}]:{port or _PORT}" if ":" in name else f"{name}:{port or _PORT}"
 
 
 def _listener(role: str, heard: Callable[[], object]) -> Callable[..., None]:

@@ -31,9 +31,7 @@ __all__ = [
     "OnAccept",
     "Once",
     "Shortage",
-    "effective_backlog",
     "is_of_the_connection",
-    "somaxconn",
     "usable_backlog",
 ]
 
@@ -318,27 +316,21 @@ class Once:
         return first
 
 
-def effective_backlog(wanted: int, somaxconn: int | None) -> int:
-    """Return the real backlog of ``listen(wanted)`` under this limit; None is an unknown limit."""
-    return wanted if somaxconn is None else min(wanted, somaxconn)
-
-
-def somaxconn() -> int | None:
-    """Return the kernel's limit of the backlog; None if it is unknown."""
-    return sysctl("net.core.somaxconn")
-
-
 _first_in_this_process = Once()
 
 
 def usable_backlog(
     wanted: int,
     *,
-    limit: Callable[[], int | None] = somaxconn,
+    limit: Callable[[], int | None] = lambda: sysctl("net.core.somaxconn"),
     first: Callable[[], bool] = _first_in_this_process,
 ) -> int:
-    """Return the backlog that the kernel grants; warn, once in a process, if that is less than wanted."""
-    granted = effective_backlog(wanted, limit())
+    """Return the backlog that the kernel grants; warn, once in a process, if that is less than wanted.
+
+    ``limit`` returns the kernel's, None if it is unknown.
+    """
+    most = limit()
+    granted = wanted if most is None else min(wanted, most)
     if granted < wanted and first():
         log.warning(
             "net.core.somaxconn allows only %d of the %d requested waiting connections; "
