@@ -10,13 +10,11 @@ from tamed.errors import ConfigurationError
 from tamed.export.facts import Facts
 from tamed.export.yaml import Value
 
-__all__ = ["ROLE_KINDS", "account_sources", "leases_namespace", "role_documents"]
+__all__ = ["account_sources", "leases_namespace", "role_documents"]
 
 _FOLDER = "kubernetes.io/serviceaccount"
 _API = "rbac.authorization.k8s.io"
 _TOKEN_SECONDS = 3607  # Kubernetes' own value; the token is renewed earlier
-ROLE_KINDS = ("serviceaccount", "role", "rolebinding")
-"""The names of the files of `role_documents`."""
 
 
 def leases_namespace(facts: Facts) -> str:
@@ -33,8 +31,8 @@ def leases_namespace(facts: Facts) -> str:
     return url.path
 
 
-def role_documents(name: str, namespace: str) -> list[dict[str, Value]]:
-    """Return the bodies of an account, of a role with the rights to Leases, and of their binding."""
+def role_documents(name: str, namespace: str) -> list[tuple[str, str, dict[str, Value]]]:
+    """Return version, kind and body of an account, of a role that may write Leases, and of their binding."""
     rule: dict[str, Value] = {
         "apiGroups": ["coordination.k8s.io"],
         "resources": ["leases"],
@@ -43,9 +41,9 @@ def role_documents(name: str, namespace: str) -> list[dict[str, Value]]:
     subject: dict[str, Value] = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     reference: dict[str, Value] = {"apiGroup": _API, "kind": "Role", "name": name}
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": False},
-        {"apiVersion": f"{_API}/v1", "kind": "Role", "rules": [rule]},
-        {"apiVersion": f"{_API}/v1", "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]},
+        ("v1", "ServiceAccount", {"automountServiceAccountToken": False}),
+        (f"{_API}/v1", "Role", {"rules": [rule]}),
+        (f"{_API}/v1", "RoleBinding", {"roleRef": reference, "subjects": [subject]}),
     ]
 
 

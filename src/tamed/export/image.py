@@ -15,6 +15,7 @@ __all__ = ["image_of"]
 _BASE = "docker.io/library/python:3.13-slim"
 _ENVIRONMENT = "/opt/tamed"
 _IGNORED = (
+    "# Secrets and build artefacts do not belong in an image.",
     ".*",
     "**/__pycache__",
     "**/*.key",
@@ -31,7 +32,7 @@ def image_of(container: Container, made_by: str) -> list[MadeFile]:
     """Return the Containerfile and its ignore file, for the folder of the deployment file."""
     return [
         MadeFile("Containerfile", "\n".join([*_lines(container), ""]), made_by),
-        MadeFile(".dockerignore", "\n".join([*_ignored(), ""]), made_by),
+        MadeFile(".dockerignore", "\n".join([*_IGNORED, ""]), made_by),
     ]
 
 
@@ -65,8 +66,3 @@ def _lines(container: Container) -> Iterator[str]:
     yield f"EXPOSE {container.ops}/tcp"
     yield "STOPSIGNAL SIGTERM"
     yield f"CMD {json.dumps(list(container.command))}"
-
-
-def _ignored() -> Iterator[str]:
-    yield "# Secrets and build artefacts do not belong in an image."
-    yield from _IGNORED

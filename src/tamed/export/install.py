@@ -89,7 +89,8 @@ def install(files: Sequence[MadeFile], place: Place, name: str, *, force: bool =
     lines = [f"wrote {path}" for path in written]
     if written:
         run("daemon-reload")
-    for unit in (file.name for file in _sockets_first(files)):
+    sockets_first = sorted(files, key=lambda file: not file.name.endswith(".socket"))
+    for unit in (file.name for file in sockets_first):
         is_down = _property(run, unit, "ActiveState") in ("inactive", "failed")
         is_old = folder / unit in written and not is_down
         run("enable", "--quiet", unit)
@@ -109,10 +110,6 @@ def _property(run: Systemctl, name: str, which: str) -> str:
     return run("show", "--property", which, "--value", name)
 
 
-def _sockets_first(files: Sequence[MadeFile]) -> list[MadeFile]:
-    return sorted(files, key=lambda file: not file.name.endswith(".socket"))
-
-
 def uninstall(name: str, place: Place, *, force: bool = False) -> list[str]:
     """Stop the units of a deployment, and remove them; return a line for each.
 
@@ -121,7 +118,8 @@ def uninstall(name: str, place: Place, *, force: bool = False) -> list[str]:
     """
     folder, run, _ = place
     services = _services_of(name, folder)
-    paths = [*services, *(socket for service in services for socket in _sockets_of(service))]
+    lines = [f"Service={service.name}" for service in services]
+    paths = [*services, *(socket for line in lines for socket in _with_line(line, folder, "*.socket"))]
     if not paths:
         raise MissingInput(f"cannot uninstall {name}", f"there is no {folder / name}.service")
     for path in paths:
@@ -142,11 +140,6 @@ def _services_of(name: str, folder: Path) -> list[Path]:
     """Return the target and the services of a deployment, or its one service."""
     own = [path for kind in ("target", "service") if text_of(path := folder / f"{name}.{kind}") is not None]
     return own + _with_line(f"PartOf={name}.target", folder, "*.service")
-
-
-def _sockets_of(service: Path) -> list[Path]:
-    """Return the socket units that start a service."""
-    return _with_line(f"Service={service.name}", service.parent, "*.socket")
 
 
 def _with_line(line: str, folder: Path, pattern: str) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
-from tamed.export._leases import ROLE_KINDS, account_sources, leases_namespace, role_documents
+from tamed.export._leases import account_sources, leases_namespace, role_documents
 from tamed.export.container import CREDENTIALS, RUN, USER, Container, Port, Resources
 from tamed.export.facts import Facts
 from tamed.export.files import MadeFile
@@ -67,8 +67,8 @@ def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[M
         documents["configmap"] = _config_map(container)
     documents["deployment"] = _deployment(container, cluster)
     if namespace := leases_namespace(container.facts):
-        for name, rest in zip(ROLE_KINDS, role_documents(container.facts.name, namespace), strict=True):
-            documents[name] = _of_namespace(container, namespace, rest)
+        for version, kind, rest in role_documents(container.facts.name, namespace):
+            documents[kind.lower()] = _object(container, version, kind, namespace, **rest)
     if container.ports or cluster.service_monitor:
         documents["service"] = _service(container, cluster)
     documents["poddisruptionbudget"] = _budget(container)
@@ -86,22 +86,14 @@ def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[M
     return files
 
 
-def _object(container: Container, version: str, kind: str, **rest: Value) -> dict[str, Value]:
-    name = container.facts.name
-    metadata: dict[str, Value] = {"name": name, "labels": {**_labels(container), **_MANAGED}}
+def _object(
+    container: Container, version: str, kind: str, namespace: str = "", /, **rest: Value
+) -> dict[str, Value]:
+    labels = {**_labels(container), "app.kubernetes.io/managed-by": "tamed"}
+    metadata: dict[str, Value] = {"name": container.facts.name, "labels": labels}
+    if namespace:
+        metadata["namespace"] = namespace
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}
-
-
-def _of_namespace(container: Container, namespace: str, rest: dict[str, Value]) -> dict[str, Value]:
-    version, kind = str(rest.pop("apiVersion")), str(rest.pop("kind"))
-    made = _object(container, version, kind, **rest)
-    metadata = made["metadata"]
-    assert isinstance(metadata, dict)
-    metadata["namespace"] = namespace
-    return made
-
-
-_MANAGED = {"app.kubernetes.io/managed-by": "tamed"}
 
 
 def _labels(container: Container) -> dict[str, Value]:

@@ -105,7 +105,7 @@ def units_of(
     _require_separable(facts)
     target = f"{facts.name}.target"
     content = _content(
-        ("Unit", [("Description", _escaped(facts.description))]), ("Install", _install(manager.target))
+        ("Unit", [("Description", _escaped(facts.description))]), ("Install", [("WantedBy", manager.target)])
     )
     files = [MadeFile(target, content, made_by)]
     for part in (facts.alone(name) for name, _ in facts.services):
@@ -164,7 +164,7 @@ def _service_unit(
     content = _content(
         ("Unit", _unit(facts, manager, sockets, wanted_by)),
         ("Service", _service(facts, manager)),
-        ("Install", _install(wanted_by)),
+        ("Install", [("WantedBy", wanted_by)]),
     )
     edit = "systemctl --user edit" if manager.is_user else "systemctl edit"
     advice = f"# Your own settings: {edit} {facts.name}\n\n"
@@ -201,14 +201,10 @@ def _unit(facts: Facts, manager: Manager, sockets: Collection[str], wanted_by: s
 def _service(facts: Facts, manager: Manager) -> Iterator[_Line]:
     yield from _process(facts, manager)
     yield ""
-    if manager.is_user:
-        yield from _directories_of_user(facts)
-        yield ""
-        yield from _ANYWHERE
-    else:
-        yield from _user(facts)
-        yield ""
-        yield from _ANYWHERE
+    yield from _directories_of_user(facts) if manager.is_user else _user(facts)
+    yield ""
+    yield from _ANYWHERE
+    if not manager.is_user:
         yield from _sandbox(facts, manager)
     yield from _calls(facts)
 
@@ -242,7 +238,7 @@ def _process(facts: Facts, manager: Manager) -> Iterator[_Line]:
 
 def _user(facts: Facts) -> Iterator[_Line]:
     daemon = facts.settings.daemon
-    if daemon.prepare_as_root or daemon.user == "root":
+    if _is_root(facts):
         yield '# Root, as configured in the deployment: prepare-as-root, or user = "root".'
     elif daemon.user or daemon.group:
         if daemon.user:
@@ -262,8 +258,9 @@ def _user(facts: Facts) -> Iterator[_Line]:
         yield f"# Put the secret into /etc/credstore/{name}, or /etc/credstore.encrypted/{name}."
         yield "LoadCredential", _escaped(name)
     yield from _variables(facts, f"/etc/default/{facts.name}")
-    if folders := _given_folders(facts):
-        yield "ReadWritePaths", " ".join(_word(folder) for folder in folders)
+    own = f"{_RUNDIR}/{facts.name}", f"/var/lib/{facts.name}"
+    if folders := [folder for folder in facts.writable_folders if folder not in own]:
+        yield "ReadWritePaths", _command(*folders)
 
 
 def _variables(facts: Facts, file: str) -> Iterator[_Line]:
@@ -283,11 +280,6 @@ def _directories_of_user(facts: Facts) -> Iterator[_Line]:
     yield from _variables(facts, f"%E/{_escaped(facts.name)}.env")
 
 
-def _given_folders(facts: Facts) -> list[str]:
-    own = f"{_RUNDIR}/{facts.name}", f"/var/lib/{facts.name}"
-    return [folder for folder in facts.writable_folders if folder not in own]
-
-
 def _is_root(facts: Facts) -> bool:
     daemon = facts.settings.daemon
     return daemon.prepare_as_root or daemon.user == "root"
@@ -304,18 +296,17 @@ def _calls(facts: Facts) -> Iterator[_Line]:
     yield "UMask", "0027" if names_file(facts.settings.log.file) or facts.writable_folders else "0077"
     if facts.runs_programs:
         yield "# A service runs programs: they may generate code, and use further system calls."
-        yield "SystemCallFilter", "@system-service"
     else:
         yield "MemoryDenyWriteExecute", "yes"
-        yield "SystemCallFilter", "@system-service"
-        if not _is_root(facts):
-            yield "SystemCallFilter", "~@privileged @resources"
+    yield "SystemCallFilter", "@system-service"
+    if not facts.runs_programs and not _is_root(facts):
+        yield "SystemCallFilter", "~@privileged @resources"
 
 
 def _capabilities(facts: Facts) -> Iterator[_Line]:
-    kept = list(facts.settings.daemon.keep_capability)
     if _is_root(facts):
         return
+    kept = list(facts.settings.daemon.keep_capability)
     if facts.low_ports:
         ports = ", ".join(map(str, facts.low_ports))
         yield f"# To bind port {ports}, which is below 1024; therefore without PrivateUsers=."
@@ -337,10 +328,6 @@ def _files(used: list[str]) -> Iterator[_Line]:
         yield f"# {shared[0]} is in a folder for temporary files; therefore without PrivateTmp=."
     else:
         yield "PrivateTmp", "yes"
-
-
-def _install(wanted_by: str) -> Iterator[_Line]:
-    yield "WantedBy", wanted_by
 
 
 def _command(*words: str) -> str:
