@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tamed.metrics.merge import Merged
-from tamed.ops.application import OpsApplication
-from tamed.ops.hosts import HostCheck
+from tamed.ops.application import HostCheck, OpsApplication
 from tamed.ops.observer import Observer
 from tamed.ops.source import NoAnswer, Source
 

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
-from tamed.ops.history import SPAN, STEP, History
+from tamed.ops.observer import SPAN, STEP, History
 
 
 def worker(pid: int, cpu: float | None = 0.0, **figures: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tamed.ops.hosts import HostCheck
+from tamed.ops.application import HostCheck
 
 CHECK = HostCheck(["ops.example"])
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tamed.ops.application import OpsApplication
-from tamed.ops.hosts import HostCheck
+from tamed.ops.application import HostCheck, OpsApplication
 from tamed.ops.observer import Observer
 from tests.ops.views import STATUS, Told
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from tamed._os.text import counted, shown
-from tamed.ops.history import SPAN, STEP, Sample
-from tamed.ops.observer import View
+from tamed.ops.observer import SPAN, STEP, Sample, View
 
 __all__ = ["SECTIONS", "text_of", "time_of", "workers_of"]
 
@@ -43,10 +42,6 @@ def time_of(time: str) -> str:
 
 def _size(count: float) -> str:
     return f"{count / 1e6:.1f} MB"
-
-
-def _share(share: float) -> str:
-    return f"{share * 100:.0f} %"
 
 
 def _seconds(seconds: float) -> str:
@@ -126,18 +121,13 @@ def _worker_table(view: View) -> Iterator[str]:
     yield "</tbody></table>" if workers else "</table><p>There are no workers.</p>"
 
 
-class _Measure(NamedTuple):
-    """A quantity that is drawn for each worker."""
+_Measure = tuple[str, Callable[[Sample], float | None], Callable[[float], str]]
+"""A quantity that is drawn: its name, and the functions that get it from a sample and write it."""
 
-    name: str
-    get: Callable[[Sample], float | None]
-    show: Callable[[float], str]
-
-
-_MEASURES: Final = (
-    _Measure("connections", lambda sample: sample.connections, lambda value: f"{value:.0f}"),
-    _Measure("memory", lambda sample: sample.memory, _size),
-    _Measure("CPU", lambda sample: sample.cpu, _share),
+_MEASURES: Final[tuple[_Measure, ...]] = (
+    ("connections", lambda sample: sample.connections, lambda value: f"{value:.0f}"),
+    ("memory", lambda sample: sample.memory, _size),
+    ("CPU", lambda sample: sample.cpu, lambda share: f"{share * 100:.0f} %"),
 )
 
 
@@ -145,7 +135,7 @@ def _graph(
     measure: _Measure, latest: Sample | None, samples: Mapping[int, list[Sample]], own: list[Sample]
 ) -> str:
     """Return a cell with the current figure and a sparkline; all workers have the same scale."""
-    _, get, show = measure
+    name, get, show = measure
     now = None if latest is None else get(latest)
     figure = "" if now is None else show(now)
     values = [(sample.time, value) for sample in own if (value := get(sample)) is not None]
@@ -160,7 +150,7 @@ def _graph(
     least, most = (show(bound(value for _, value in values)) for bound in (min, max))
     return (
         f'<td class="number">{figure}<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
-        f'role="img" aria-label="{measure.name}, last ten minutes: {least} to {most}">'
+        f'role="img" aria-label="{name}, last ten minutes: {least} to {most}">'
         f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5" '
         'vector-effect="non-scaling-stroke"/></svg></td>'
     )

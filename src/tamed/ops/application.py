@@ -1,15 +1,17 @@
 """The operations endpoint as an ASGI application: its paths, and access control."""
 
 import gzip
+import ipaddress
 import json
+import socket
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from tamed.log.layout import rfc3339
 from tamed.ops.exposition import metrics_of, text_of
 from tamed.ops.health import PROBES, report
-from tamed.ops.hosts import HostCheck
 from tamed.ops.observer import Observer
 from tamed.ops.page import Page, Selection
 from tamed.ops.source import NoAnswer, Source
@@ -17,7 +19,7 @@ from tamed.ops.status import status_text, to_public
 from tamed.ops.stream import Streams
 from tamed.web.asgi import Receive, Scope, Send
 
-__all__ = ["OpsApplication"]
+__all__ = ["HostCheck", "OpsApplication"]
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
@@ -25,6 +27,49 @@ _HTML: Final = "text/html; charset=utf-8"
 _EVENTS: Final = "text/event-stream"
 _LEVEL: Final = 1  # of compression: 10 % of the time of the default, for 1 % more bytes
 _PATHS: Final = "/, /livez, /readyz, /startupz, /status, /metrics"
+
+
+class HostCheck:
+    """Checks the headers ``Host`` and ``Origin``: protection against DNS rebinding.
+
+    A browser on this machine, or in its network, runs the scripts of any site. With DNS rebinding, a site
+    gives its own name the address of this endpoint, and its scripts may then read the answers. They still
+    send the site's name as ``Host``, which is no name of this daemon. An IP address as the host is safe.
+
+    ``names`` are allowed besides those of this machine. With ``checks`` false, any host will do: no browser
+    can connect, for example to a unix socket.
+    """
+
+    def __init__(self, names: Iterable[str] = (), *, checks: bool = True) -> None:
+        here = socket.gethostname()
+        self._names = {name.lower().rstrip(".") for name in ("localhost", here, *names)}
+        self._checks = checks
+
+    def refusal(self, host: str | None, origin: str | None) -> str:
+        """Return the reason for refusing a request, or an empty text. Programs may send neither header."""
+        if not self._checks:
+            return ""
+        if host is not None and not self._is_ours(host):
+            return "unknown host name; allow it with --ops-host"
+        if origin is not None and not self._is_ours(origin.partition("://")[2]):
+            return "pages of other sites have no access"
+        return ""
+
+    def _is_ours(self, host: str) -> bool:
+        name = _without_port(host).lower().rstrip(".")
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if host.count(":") == 1 else host
 
 
 class OpsApplication:

@@ -71,7 +71,8 @@ def _metric(merged: Merged) -> Metric:
 
 def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
     yield _counter("tamed_metrics_refused_series", _LIMIT, {(): refused})
-    yield _gauge("tamed_up", "1 while the daemon has a ready worker.", {(): _is_up(figures)})
+    is_up = float(figures["states"].get("ready", 0) > 0)
+    yield _gauge("tamed_up", "1 while the daemon has a ready worker.", {(): is_up})
     yield _gauge("tamed_uptime_seconds", "Time since the start of the supervisor.", {(): figures["uptime"]})
     yield _gauge("tamed_generation", "Number of the serving generation.", {(): figures["generation"]})
     yield _gauge("tamed_workers_wanted", "Wanted workers.", {(): figures["wanted"]})
@@ -91,10 +92,6 @@ def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
     if figures["roles"]:
         yield from _roles(figures["roles"])
     yield from _usage(figures)
-
-
-def _is_up(figures: dict[str, Any]) -> float:
-    return float(figures["states"].get("ready", 0) > 0)
 
 
 def _by(counts: dict[str, float]) -> dict[tuple[str, ...], float]:

@@ -55,8 +55,7 @@ def _of_service(summary: Mapping[str, Any]) -> Check:
 
 
 def _startupz(facts: Facts) -> list[Check]:
-    why = "the daemon is starting" if facts["phase"] == "starting" else ""
-    return [Check("supervisor"), Check("started", why)]
+    return readyz(facts)[:2]
 
 
 PROBES: Final[Mapping[str, Callable[[Facts], list[Check]]]] = {
