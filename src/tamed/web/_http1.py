@@ -15,10 +15,10 @@ from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._http1_exchange import Http1Exchange
 from tamed.web._http1_input import Input
-from tamed.web._reading import set_reading
 from tamed.web._request import Refused, read_headers
 from tamed.web._response import plain_response
 from tamed.web._scope import Peer, make_scope, peer_of, websocket_scope
+from tamed.web._transport import Unsent, set_reading
 from tamed.web.asgi import Scope
 
 __all__ = ["HttpConnection"]
@@ -59,6 +59,7 @@ class HttpConnection(asyncio.Protocol):
         "_answered_at",
         "_body_left",
         "_body_paused",
+        "_client_closes",
         "_context",
         "_deadline",
         "_ends",
@@ -72,12 +73,14 @@ class HttpConnection(asyncio.Protocol):
         "_is_draining",
         "_is_idle",
         "_is_parsing",
+        "_lingers",
         "_loop",
         "_parser",
         "_peer",
         "_reads_no_more",
         "_skips_body",
         "_unparsed",
+        "_unsent",
         "_upgrade",
         "_url",
         "_writable",
@@ -89,6 +92,7 @@ class HttpConnection(asyncio.Protocol):
     write_paused: bool
     _parser: httptools.HttpRequestParser
     _peer: Peer
+    _unsent: Unsent
 
     def __init__(self, context: ServerContext, *, ends: IpEnds | None = None) -> None:
         self._context = context
@@ -108,10 +112,12 @@ class HttpConnection(asyncio.Protocol):
         self._skips_body = False  # the parser regards the body as data of another protocol
         self._is_parsing = False
         self._body_paused = False  # because the application does not read it
-        self._reads_no_more = False  # refused, or handed over to another protocol
+        self._reads_no_more = False  # the connection ends, or was handed over to another protocol
         # Writing.
         self.write_paused = False
         self._writable: asyncio.Event | None = None
+        self._client_closes = False  # the client sends nothing after its last request
+        self._lingers = False  # nothing more is read or written
         # Timeouts.
         self._deadline = MovingDeadline(self._loop, self._expired)
         self._head_begun = True  # and its deadline is set, for the first request from the connection on
@@ -124,6 +130,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start waiting for the first request."""
         self.transport = cast(asyncio.Transport, transport)
+        self._unsent = Unsent(self.transport)
         self._peer = peer_of(transport, self._context, self._ends)
         self._peer.extensions["tamed.client"] = {"left": self.has_left}
         self._parser = httptools.HttpRequestParser(self)
@@ -184,6 +191,8 @@ class HttpConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and not exchange.is_complete:
             exchange.keep_alive = False
+        elif self.write_paused or self._lingers or self.transport.is_closing():
+            return  # the client still reads its last answer
         elif exchange is None or self._unparsed or self._has_input():
             self._deadline.set(min(_LINGER, self._context.limits.head_timeout))
         else:
@@ -225,8 +234,8 @@ class HttpConnection(asyncio.Protocol):
                 if not self._is_draining:
                     self._deadline.move_to(now + self._context.limits.keep_alive)
                 return
-        elif exchange.more_body:
-            self._linger()  # closing at once would reset a client that is still sending, and lose the answer
+        elif exchange.more_body or (not self._client_closes and self.transport.can_write_eof()):
+            self._linger()
         else:
             self.transport.close()
         if self._input.left:
@@ -342,14 +351,14 @@ class HttpConnection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Stop reading, and give the client some time to read the answer.
+        """Drop what still comes, and give the client some time to read the answer.
 
         Closing at once would reset a client that is still sending, and lose the answer.
         """
-        self._reads_no_more = True
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._deadline.set(_LINGER)
+        self._reads_no_more = self._lingers = True
+        self._body_paused = False
+        self._unsent.end()
+        self._watch()
 
     # Called by the parser (https://github.com/MagicStack/httptools).
 
@@ -391,13 +400,9 @@ class HttpConnection(asyncio.Protocol):
                 self._upgrade = websocket_scope(scope)
                 return
             self._skips_body = bool(length)
+        self._client_closes = closes = version != "1.1" or not parser.should_keep_alive()
         exchange = self._exchange = Http1Exchange(
-            self,
-            context,
-            scope,
-            head.awaits_continue,
-            self._loop.time(),
-            version == "1.1" and parser.should_keep_alive() and not self._is_draining,
+            self, context, scope, head.awaits_continue, self._loop.time(), not (closes or self._is_draining)
         )
         if not length:
             exchange.more_body = False
@@ -430,10 +435,15 @@ class HttpConnection(asyncio.Protocol):
 
     def _watch(self) -> None:
         """Set a deadline if the client must act next."""
-        if self._reads_no_more:
+        if self._reads_no_more and not self._lingers:
             return
         limits, exchange = self._context.limits, self._exchange
-        if self.write_paused or (not self._in_head and self._owes_body()) or self.transport.is_closing():
+        if self._is_sending():
+            self._unsent.has_shrunk()  # from now on
+            self._deadline.set(limits.stall)
+        elif self._lingers:
+            self._deadline.set(_LINGER)
+        elif self._owes_body():
             self._deadline.set(limits.stall)
         elif exchange is not None and not exchange.is_complete:
             self._deadline.clear()
@@ -441,8 +451,11 @@ class HttpConnection(asyncio.Protocol):
             if not self._head_begun:
                 self._head_begun = True
                 self._deadline.set(limits.head_timeout)
-        elif exchange is not None and not self._is_draining:
-            self._deadline.set(limits.keep_alive)
+        elif exchange is not None:
+            self._deadline.set(_RECENT if self._is_draining else limits.keep_alive)
+
+    def _is_sending(self) -> bool:
+        return self.write_paused or self.transport.is_closing()
 
     def _owes_body(self) -> bool:
         return not (self._in_head or self._exchange is None or self._exchange.awaits_continue)
@@ -455,22 +468,24 @@ class HttpConnection(asyncio.Protocol):
 
     def _expired(self) -> None:
         """End a connection that exceeded a timeout."""
-        is_closing = self.transport.is_closing()
-        if self._body_paused and not self.write_paused and not is_closing:
-            self._deadline.set(self._context.limits.stall)  # the application does not read the body
-            return
-        is_owed = self.write_paused or self._owes_body() or is_closing or self._reads_no_more
         exchange = self._exchange
-        if exchange is not None and not exchange.is_complete and not is_owed:
-            return  # the application must act next
-        if is_owed or self._unparsed:
-            if not self._reads_no_more:
-                log.info("disconnected %s: timeout", self._peer)
-            self.transport.abort()
-        else:
+        is_pending = exchange is not None and not exchange.is_complete
+        if self._is_sending() or self._body_paused:
+            # The client may have read something; or the application does not read the body.
+            if self._unsent.has_shrunk() or not self._is_sending():
+                self._deadline.set(self._context.limits.stall)
+            else:
+                self._cut()
+        elif not self._lingers and (self._owes_body() or (self._unparsed and not is_pending)):
+            self._cut()
+        elif self._lingers or not is_pending:
             self._is_idle = False
             self.transport.close()
             self._watch()
+
+    def _cut(self) -> None:
+        log.info("disconnected %s: timeout", self._peer)
+        self.transport.abort()
 
     def _notify_draining(self) -> None:
         if self._exchange is not None:

@@ -33,9 +33,9 @@ from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._http2_frames import FrameGuard, TooMuch
 from tamed.web._http2_stream import Http2Stream, plain_fields
-from tamed.web._reading import set_reading
 from tamed.web._request import Refused, read_fields, read_headers
 from tamed.web._scope import Peer, make_scope, peer_of
+from tamed.web._transport import Unsent, set_reading
 from tamed.web.limits import Http2Limits
 
 __all__ = ["Http2Connection"]
@@ -91,6 +91,7 @@ class Http2Connection(asyncio.Protocol):
         "_peer",
         "_round_trip",
         "_streams",
+        "_unsent",
         "_waiting",
         "protocol",
         "transport",
@@ -99,6 +100,7 @@ class Http2Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
     _peer: Peer
+    _unsent: Unsent
 
     def __init__(self, context: ServerContext, limits: Http2Limits, *, ends: IpEnds | None = None) -> None:
         self._context = context
@@ -131,6 +133,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the limits to the client."""
         self.transport = cast(asyncio.Transport, transport)
+        self._unsent = Unsent(self.transport)
         self._peer = peer_of(transport, self._context, self._ends)
         limits, http = self._limits, self._context.limits
         header_list = http.head + http.request_line
@@ -186,7 +189,7 @@ class Http2Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop writing until the client has read more, and stop reading."""
         self.write_paused = True
-        set_reading(self.transport, paused=True)
+        set_reading(self.transport, paused=not self._is_ending)
         self._watch()
 
     def resume_writing(self) -> None:
@@ -386,23 +389,24 @@ class Http2Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Stop reading, and give the client some time to read the last frames."""
+        """Drop what still comes, and give the client some time to read the last frames."""
         self._write()
         self._is_ending = True
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._deadline.set(_LINGER)
+        set_reading(self.transport, paused=False)
+        self._unsent.end()
+        self._watch()
 
     def _watch(self) -> None:
         """Set a deadline if the client must act next; close a finished connection."""
-        if self._is_ending:
-            return
         http, owed = self._context.limits, self._owes
         self._owes = self._guard.owes
-        if self._goes_away and not self._streams:
+        if self._goes_away and not self._streams and not self._is_ending:
             self._linger()
-        elif self.write_paused:
+        elif self._is_sending():
+            self._unsent.has_shrunk()  # from now on
             self._deadline.set(http.stall)
+        elif self._is_ending:
+            self._deadline.set(_LINGER)
         elif self._owes:
             if not owed:
                 self._deadline.set(http.head_timeout)
@@ -412,13 +416,19 @@ class Http2Connection(asyncio.Protocol):
             self._deadline.set(http.keep_alive)
 
     def _expired(self) -> None:
-        if self._is_ending:
-            self.transport.abort()
-        elif self._owes or self.write_paused:
+        if self._is_sending() and self._unsent.has_shrunk():
+            self._deadline.set(self._context.limits.stall)
+        elif self._is_sending() or (self._owes and not self._is_ending):
             log.info("disconnected %s: timeout", self._peer)
             self.transport.abort()
+        elif self._is_ending:
+            self.transport.close()
+            self._watch()
         else:
             self._name_last_stream()
+
+    def _is_sending(self) -> bool:
+        return self.write_paused or self.transport.is_closing()
 
 
 _HANDLERS: Final[dict[type[Event], Callable[[Http2Connection, Any], None]]] = {

@@ -20,8 +20,8 @@ from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web._http1_exchange import Http1Exchange
-from tamed.web._reading import set_reading
 from tamed.web._response import header_lines, plain_response
+from tamed.web._transport import Unsent, set_reading
 from tamed.web.asgi import ClientLeft, Message, Scope
 from tamed.web.limits import WebSocketLimits
 
@@ -64,6 +64,7 @@ class WebSocketConnection(asyncio.Protocol):
     ) -> None:
         self.transport = transport
         self.write_paused = write_paused
+        self._unsent = Unsent(transport)
         self._context = context
         self._limits = limits
         self._scope = scope
@@ -134,7 +135,8 @@ class WebSocketConnection(asyncio.Protocol):
         self.write_paused = True
         self._writable.clear()
         self._set_reading()
-        self._stall_timer = self._loop.call_later(self._context.limits.stall, self._abort, "timeout")
+        self._unsent.has_shrunk()  # from now on
+        self._await_progress()
 
     def resume_writing(self) -> None:
         """Continue writing."""
@@ -243,14 +245,13 @@ class WebSocketConnection(asyncio.Protocol):
         if self._protocol.close_rcvd is None and self.transport.can_write_eof():
             # Closing at once would reset a client that is still sending, and lose the close frame.
             self.transport.write_eof()
-            self._set_timer(self._limits.close_timeout, self.transport.abort)
+            self._set_end()
         else:
             self._end()
 
     def _end(self) -> None:
         self.transport.close()
-        # The client may not read what was sent.
-        self._set_timer(self._limits.close_timeout, self.transport.abort)
+        self._set_end()
 
     def _close(self, code: int, text: str = "") -> None:
         if self._protocol.state is not State.OPEN:
@@ -259,12 +260,30 @@ class WebSocketConnection(asyncio.Protocol):
         self._flush()
         self._disconnect()
         self._parts.clear()
-        self._set_timer(self._limits.close_timeout, self.transport.abort)
+        self._set_end()
         self._set_reading()
 
-    def _abort(self, why: str) -> None:
-        log.info("disconnected a WebSocket of %s: %s", self._peer, why)
-        self.transport.abort()
+    def _await_progress(self) -> None:
+        self._stall_timer = self._loop.call_later(self._context.limits.stall, self._require_progress)
+
+    def _require_progress(self) -> None:
+        if self._unsent.has_shrunk():
+            self._await_progress()
+        else:
+            log.info("disconnected a WebSocket of %s: timeout", self._peer)
+            self.transport.abort()
+
+    def _set_end(self) -> None:
+        """Abort the connection after the timeout, unless the client still reads what was sent to it."""
+        unsent = Unsent(self.transport)
+
+        def abort() -> None:
+            if unsent.has_shrunk():
+                self._set_timer(self._limits.close_timeout, abort)
+            else:
+                self.transport.abort()
+
+        self._set_timer(self._limits.close_timeout, abort)
 
     # Pings.
 

@@ -1,0 +1,108 @@
+"""Clients of the web that read slowly, but go on, and those that send on behind the end: nothing is lost."""
+
+import asyncio
+import socket
+import threading
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tamed.net.server import Server
+from tamed.plugins.values import Duration
+from tamed.service.service import Service
+from tamed.testing.running import Served
+from tests.builtin.test_web import module, served
+from tests.builtin.test_web_core import BODY, GET, HANDSHAKE, START
+from tests.builtin.test_web_http2 import draining
+from tests.builtin.test_web_leaving import until
+from tests.patience import PATIENCE
+
+__all__ = ["module"]  # a fixture
+
+SIZE = 16_000_000
+LARGE = b"\xff" * SIZE
+REQUESTS = {
+    "kept": GET.replace(b"Connection: close\r\n", b""),
+    "last": GET,
+    "unread body": GET.replace(b"Host", b"Content-Length: 100\r\nHost"),
+    "websocket": HANDSHAKE,
+}
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with much at once."""
+    assert scope["type"] != "lifespan"
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": LARGE})
+    else:
+        await send(START | {"headers": [(b"content-length", b"%d" % SIZE)]})
+        await send(BODY | {"body": LARGE})
+
+
+def read_slowly(client: socket.socket, most: int) -> int:
+    """Read up to some bytes of the large answer, six megabytes in a second; return how many came."""
+    taken = 0
+    while taken < most and (data := client.recv(250_000)):
+        taken += data.count(LARGE[0])
+        time.sleep(0.04)
+    return taken
+
+
+def is_draining(server: Served[Service]) -> bool:
+    return any(part.draining.is_set() for part in server.service.walk() if isinstance(part, Server))
+
+
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+def test_a_client_that_reads_slowly_is_not_cut(module: ModuleType, request_: bytes) -> None:
+    """Though all of the answer takes it longer than it may read nothing."""
+    module.app = large  # type: ignore[attr-defined]
+    with served(app="web_test_app:app", stall=Duration("1s")) as server, server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.sendall(request_)
+        assert read_slowly(client, SIZE) == SIZE
+
+
+@pytest.mark.parametrize("name", ["kept", "unread body"])
+def test_a_client_that_reads_slowly_is_not_cut_by_a_stop(module: ModuleType, name: str) -> None:
+    """Its answer is complete for the application, but not for it."""
+    module.app = large  # type: ignore[attr-defined]
+    with draining(drain_timeout=100.0) as (server, stop), server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.sendall(REQUESTS[name])
+        begun = read_slowly(client, 1_000_000)
+        stop()
+        assert begun + read_slowly(client, SIZE - begun) == SIZE
+        assert client.recv(1) == b""
+
+
+def test_a_client_that_sends_on_reads_its_last_answer_to_the_end(module: ModuleType) -> None:
+    """It does not know yet that the answer is the last: a close with unread requests would reset it."""
+    free = threading.Event()
+
+    async def answer(scope: Any, _: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        while not free.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.01)
+        await send(START)
+        await send(BODY)
+
+    module.app = answer  # type: ignore[attr-defined]
+    request = REQUESTS["kept"]
+    with draining(drain_timeout=100.0) as (server, stop), server.connect() as client:
+        client.settimeout(PATIENCE)
+        client.sendall(request)
+        stop()
+        until(lambda: is_draining(server))
+        sender = threading.Thread(target=client.sendall, args=[request * 20_000])
+        sender.start()
+        sender.join(1)  # more than is read ahead: the rest waits in the kernel
+        free.set()
+        with client.makefile("rb") as answers:
+            told = answers.read()
+        sender.join(PATIENCE)
+    assert told.count(b"connection: close") == told.count(b"HTTP/1.1 200") == 1
+    assert told.endswith(b"0\r\n\r\n")
