@@ -133,10 +133,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile the package once, or each process that a test starts does, as it may keep no bytecode."""
+    """Compile what tests execute once, or each process that they start does, as it may keep no bytecode."""
     package = importlib.util.find_spec("tamed")
     if not hasattr(config, "workerinput") and package is not None:
-        for folder in package.submodule_search_locations or ():
+        for folder in (*(package.submodule_search_locations or ()), _HERE):
             compileall.compile_dir(folder, quiet=2)
 
 

@@ -42,7 +42,7 @@ from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
-RESTARTS = int(os.environ.get("TAMED_TEST_RESTARTS", "100"))
+RESTARTS = int(os.environ.get("TAMED_TEST_RESTARTS", "30"))
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ async def test_long_lines_and_rubbish_are_made_harmless(caplog: pytest.LogCaptur
 async def test_a_program_that_prints_without_end_does_not_hold_up_the_loop() -> None:
     """Other work goes on, and the stop too."""
     async with run(Command(("yes", "no rest"))):
-        for _ in range(100):
+        for _ in range(20):
             async with asyncio.timeout(PATIENCE):
                 await asyncio.sleep(0)
 

@@ -77,23 +77,24 @@ def say(client: ftplib.FTP, line: str) -> str:
 def test_who_has_not_said_a_name_is_named_all_the_same(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A password comes first, and more in the same packet: the session is served to its end, and logged."""
     caplog.set_level("INFO")
-    with served(root, stall=Duration("300ms")) as server:
-        with server.connect() as client:
-            client.sendall(b"PASS x\r\nDELE a\r\nQUIT\r\n")
-            answers = client.makefile("rb").read().splitlines()
-        assert [line[:3] for line in answers] == [b"220", b"503", b"503", b"221"]
-        with server.connect() as client, suppress(ConnectionError):
-            # Else it takes 30,000 answers unread.
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.sendall(b"PASS x\r\n")
-            client.setblocking(False)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # else 30,000 answers fit into it
+        there = Endpoint.parse(f"fd://{listening.fileno()}")
+        with served(root, listen=[there], stall=Duration("300ms")) as server:
+            with server.connect() as client:
+                client.sendall(b"PASS x\r\nDELE a\r\nQUIT\r\n")
+                answers = client.makefile("rb").read().splitlines()
+            assert [line[:3] for line in answers] == [b"220", b"503", b"503", b"221"]
+            with server.connect() as client, suppress(ConnectionError):
+                client.sendall(b"PASS x\r\n")
+                client.setblocking(False)
 
-            def is_cut_off() -> bool:  # the client may notice much later, if its buffer is full
-                with suppress(BlockingIOError):
-                    client.send(b"FEAT\r\n" * 1000)
-                return "disconnected: it does not read the answers" in caplog.text
+                def is_cut_off() -> bool:  # the client may notice much later, if its buffer is full
+                    with suppress(BlockingIOError):
+                        client.send(b"FEAT\r\n" * 1000)
+                    return "disconnected: it does not read the answers" in caplog.text
 
-            wait_for("the end of the session", is_cut_off)
+                wait_for("the end of the session", is_cut_off)
     assert "-@127.0.0.1:" in caplog.text
     assert "disconnected: it does not read the answers" in caplog.text
     assert "failed to serve" not in caplog.text

@@ -146,7 +146,7 @@ def test_a_line_that_holds_the_event_loop_is_the_watchdogs(tmp_path: Path) -> No
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             client.connect(str(prompt))
-            client.sendall(b"async def forever():\n  while True: pass\n\nawait forever()\n")
+            client.sendall(b"import time\nasync def hold():\n  time.sleep(%d)\n\nawait hold()\n" % PATIENCE)
             daemon.wait_workers(1, without=victims)
         daemon.stop()
     finally:
@@ -352,12 +352,13 @@ async def test_a_line_that_takes_too_long() -> None:
 
 async def test_a_client_that_leaves_ends_its_line() -> None:
     """A connection that is reset interrupts what its line does."""
+    loop = asyncio.get_running_loop()
     async with prompt() as (part, path):
-        reader, writer = await asyncio.open_unix_connection(path)
-        await reader.readuntil(b">>> ")
-        writer.write(b"while True: application.seen = True\n\n")
-        await until(lambda: hasattr(part.root_service, "seen"))
-        writer.transport.abort()
+        with socket.socket(socket.AF_UNIX) as client:  # it reads nothing, so that its end is a reset
+            client.setblocking(False)
+            await loop.sock_connect(client, str(path))
+            await loop.sock_sendall(client, b"while True: application.seen = True\n\n")
+            await until(lambda: hasattr(part.root_service, "seen"))
         await until(lambda: part["sessions"].summary == "0 of 10 sessions")
 
 

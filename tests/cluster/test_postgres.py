@@ -13,7 +13,7 @@ from tamed.cluster.engine import open_engine
 from tamed.errors import ConfigurationError
 from tests.cluster.opened import LONG, engines, failure
 from tests.cluster.servers import PASSWORD, Serving, old_postgres, postgres
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, ROUNDS
 from tests.structure.source import ROOT
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +106,7 @@ async def test_table_that_may_not_be_made_is_shown(served: Serving, tmp_path: Pa
 
 async def test_hosts_that_begin_at_once_make_one_table(served: Serving) -> None:
     """Of hosts that all find no table, each gets its role."""
-    for number in range(10):
+    for number in range(3 * ROUNDS):
         async with administrator(served) as connection:
             await connection.execute(f"CREATE SCHEMA fresh{number}")
         async with engines(f"{served.url}&schema=fresh{number}", 20) as hosts:

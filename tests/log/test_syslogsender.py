@@ -139,6 +139,7 @@ class StreamReceiver:
         self.listening.bind(str(path))
         self.listening.listen()
         self.connected: socket.socket | None = None
+        self._read = b""
 
     def accept(self) -> None:
         """Take the sender's connection, and leave the one before."""
@@ -146,14 +147,15 @@ class StreamReceiver:
             self.connected.close()
         self.connected = self.listening.accept()[0]
         self.connected.settimeout(PATIENCE)
+        self._read = b""
 
     def read(self) -> str:
         """Read one message, which ends in a zero byte."""
         assert self.connected is not None
-        data = b""
-        while not data.endswith(b"\0"):
-            data += self.connected.recv(1)
-        return text_of(data[:-1])
+        while b"\0" not in self._read:
+            self._read += self.connected.recv(9999)
+        data, _, self._read = self._read.partition(b"\0")
+        return text_of(data)
 
     def close(self) -> None:
         """Close all."""

@@ -23,6 +23,7 @@ from tamed.errors import (
 )
 from tamed.unix.lock import holder, take_claim, take_life
 from tamed.unix.pidfile import PidFile, check_replaceable
+from tests.patience import ROUNDS
 from tests.unix import pidfile_child
 from tests.unix.process import Child, call, needs_root
 
@@ -233,11 +234,11 @@ def test_killed_holder_blocks_nobody(path: Path) -> None:
 
 @pytest.mark.parametrize("before", [None, "1\n"], ids=["no file", "stale file"])
 def test_one_of_many_starts_wins(path: Path, before: str | None) -> None:
-    """Of twenty starts at the same time one wins; the others name it, with the status for that."""
+    """Of ten starts at the same time one wins; the others name it, with the status for that."""
     if before:
         path.write_text(before)
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(Child(pidfile_child.take, path)) for _ in range(20)]
+        children = [stack.enter_context(Child(pidfile_child.take, path)) for _ in range(10)]
         for child in children:
             child.hear()
         for child in children:
@@ -257,7 +258,7 @@ def test_one_of_many_starts_wins(path: Path, before: str | None) -> None:
 def test_two_never_hold_it(path: Path) -> None:
     """Whatever starts, ends and dies at the same time, one holds it at most, and no one reads half of it."""
     race = Race(path)
-    workers = [threading.Thread(target=race.work, args=[150]) for _ in range(6)]
+    workers = [threading.Thread(target=race.work, args=[50 * ROUNDS]) for _ in range(6)]
     reader = threading.Thread(target=race.read)
     for thread in (*workers, reader):
         thread.start()
