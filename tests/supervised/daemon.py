@@ -18,7 +18,7 @@ from tamed.control.instances import find_instance, status_of_instance, stop_inst
 from tamed.testing.process import TamedProcess
 from tamed.unix.rundir import Instance, RunDirectory
 from tests.patience import PATIENCE
-from tests.supervised.forked import can_fork, forking
+from tests.supervised.forked import ForkedProcess, can_fork, forking
 from tests.supervised.opened import OPENED
 
 T = TypeVar("T")
@@ -96,8 +96,16 @@ class Tamed:
     Leaving it ends what is left, and tells if that was anything at all.
     """
 
-    def __init__(self, folder: Path, rundir: Path | None = None, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rundir: Path | None = None,
+        before: Sequence[str] = (),
+        *,
+        with_twisted: bool = False,
+    ) -> None:
         self.before = before  # the command that runs the command
+        self.with_twisted = with_twisted  # whether the commands are for Twisted's programs
         self.folder = folder
         self.rundir = rundir or folder / "run"
         self.logs = folder / "logs"
@@ -128,9 +136,10 @@ class Tamed:
     def __call__(self, *arguments: str | Path, **options: Any) -> Done:
         """Run the command to its end, in a fork if that shows the same; return the outcome."""
         words = list(map(str, arguments))
-        if list(self.before) in ([], OPENED) and can_fork(words, options):
+        if list(self.before) in ([], OPENED) and can_fork(words, options, with_twisted=self.with_twisted):
             env = self.environment(options.get("env"))
-            return Done(*forking(tuple(self.before)).run(words, options.get("cwd", self.folder), env))
+            forks = forking(tuple(self.before), with_twisted=self.with_twisted)
+            return Done(*forks.run(words, options.get("cwd", self.folder), env))
         with self.popen(*arguments, **options) as process:
             out, err = process.communicate(timeout=PATIENCE)
         return Done(process.returncode, out, err)
@@ -149,6 +158,12 @@ class Tamed:
 
     def foreground(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> TamedProcess:
         """Return the command for a daemon in the foreground."""
+        if self.with_twisted and can_fork(
+            words := list(map(str, arguments)), {"env": env or {}}, with_twisted=True
+        ):
+            return ForkedProcess(
+                forking(tuple(self.before), with_twisted=True), words, self.folder, self.environment(env)
+            )
         return TamedProcess(*arguments, cwd=self.folder, env=self.environment(env), before=self.before)
 
     def write(self, name: str, text: str) -> Path:

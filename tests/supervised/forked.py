@@ -11,35 +11,41 @@ import functools
 import json
 import os
 import resource
+import select
 import selectors
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
 
 _CHILD = Path(__file__).with_name("forked_child.py")
 
-# What controls daemons. An application is run by an interpreter that has loaded nothing else.
+# What controls daemons. An application is run by an interpreter that has loaded nothing else,
 _COMMANDS = {"logs", "reload", "reopen", "restart", "scale", "start", "status", "stop", "upgrade", "why"}
+
+# but for Twisted's programs that end by themselves: to load Twisted takes most of the time of those.
+_COMMANDS_WITH_TWISTED = _COMMANDS | {"check", "run", "twistd"}
 
 _OF_INTERPRETERS = ("LANG", "LC_", "PYTHON")  # what one reads from the environment when it starts
 
 
 class Forking:
-    """A process of ours that runs commands for us, each in a fork."""
+    """A process of ours that runs commands for us, each in a fork; it has loaded Twisted too, or not."""
 
-    def __init__(self, before: Sequence[str]) -> None:
+    def __init__(self, before: Sequence[str], *, with_twisted: bool = False) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [*before, sys.executable, _CHILD, str(theirs.fileno())],
+                [*before, sys.executable, _CHILD, str(theirs.fileno()), *["twisted"] * with_twisted],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -51,17 +57,28 @@ class Forking:
             pipes = [os.pipe() for _ in range(3)]
             for reader, _ in pipes:
                 stack.callback(os.close, reader)
-            with ExitStack() as given:
-                for _, writer in pipes:
-                    given.callback(os.close, writer)
-                request = given.enter_context(tempfile.TemporaryFile("w+"))  # longer than a message may be
-                limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # which a test may have changed meanwhile
-                json.dump({"words": words, "cwd": str(cwd), "env": dict(env), "limit": limit}, request)
-                request.seek(0)
-                descriptors = [request.fileno(), *(writer for _, writer in pipes)]
-                socket.send_fds(self._channel, [b"request"], descriptors)
-            status, out, err = _contents([reader for reader, _ in pipes])
-        return int(status), out, err
+            self._fork([writer for _, writer in pipes], words, cwd, env)
+            told, out, err = _contents([reader for reader, _ in pipes])
+        return int(told.split()[1]), out, err
+
+    def begin(self, words: Sequence[str], cwd: str | Path, env: Mapping[str, str]) -> "Fork":
+        """Run a command, and do not wait for it."""
+        (told, told_writer), (out, out_writer) = os.pipe(), os.pipe()
+        self._fork([told_writer, out_writer, os.dup(out_writer)], words, cwd, env)
+        return Fork(told, open(out))  # noqa: PTH123 - it is a descriptor, and the caller's
+
+    def _fork(
+        self, writers: list[int], words: Sequence[str], cwd: str | Path, env: Mapping[str, str]
+    ) -> None:
+        """Have a command run that has these outputs: where its pid and its status go, and its own two."""
+        with ExitStack() as given:
+            for writer in writers:
+                given.callback(os.close, writer)
+            request = given.enter_context(tempfile.TemporaryFile("w+"))  # longer than a message may be
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # which a test may have changed meanwhile
+            json.dump({"words": words, "cwd": str(cwd), "env": dict(env), "limit": limit}, request)
+            request.seek(0)
+            socket.send_fds(self._channel, [b"request"], [request.fileno(), *writers])
 
     def close(self) -> None:
         """End the process."""
@@ -69,10 +86,55 @@ class Forking:
         self._process.wait(PATIENCE)
 
 
+class Fork:
+    """A command that runs in a fork: what `TamedProcess` uses of a `subprocess.Popen`."""
+
+    def __init__(self, told: int, stdout: TextIO) -> None:
+        self.stdout = stdout
+        self.returncode: int | None = None
+        self._told = open(told, "rb", buffering=0)  # noqa: SIM115 - as above
+        self.pid = int(self._told.read(8))
+
+    def poll(self) -> int | None:
+        """Return its status if it has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return its status."""
+        if self.returncode is None:
+            if not select.select([self._told], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("tamed", timeout or 0)
+            self.returncode = int(self._told.read(8))
+            self._told.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+
+class ForkedProcess(TamedProcess):
+    """A command in the foreground that is a fork."""
+
+    def __init__(self, forks: Forking, words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        super().__init__(*words, cwd=cwd, env=env)
+        self._forks = forks
+
+    def _begin(self) -> Any:
+        return self._forks.begin(self.arguments, self._cwd or Path.cwd(), self._env)
+
+
 @functools.cache
-def forking(before: tuple[str, ...]) -> Forking:
+def forking(before: tuple[str, ...], *, with_twisted: bool = False) -> Forking:
     """Return the process that this command starts, until the end of this process."""
-    made = Forking(before)
+    made = Forking(before, with_twisted=with_twisted)
     atexit.register(made.close)
     return made
 
@@ -82,12 +144,12 @@ def is_measured() -> bool:
     return any(name.startswith("COVERAGE_") for name in os.environ)
 
 
-def can_fork(words: Sequence[str], options: Mapping[str, Any]) -> bool:
+def can_fork(words: Sequence[str], options: Mapping[str, Any], *, with_twisted: bool = False) -> bool:
     """Tell whether a fork shows the same of a command as an interpreter of its own."""
     given = {**os.environ, **options.get("env", {})}
     differs = {name for name in given if given[name] != os.environ.get(name)}
     return (
-        words[0] in _COMMANDS
+        words[0] in (_COMMANDS_WITH_TWISTED if with_twisted else _COMMANDS)
         and options.keys() <= {"cwd", "env"}
         and not is_measured()
         and not any(name.startswith(_OF_INTERPRETERS) for name in differs)

@@ -26,6 +26,22 @@ LOADED = (
     "tamed.control.operations",
 )
 
+# What a Twisted program loads, whatever it is; its reactor it gets itself.
+WITH_TWISTED = (
+    "tamed.config.load",
+    "tamed.control.foreground",
+    "tamed.twisted._logging",
+    "tamed.twisted._ports",
+    "tamed.twisted.kind",
+    "tamed.twisted.services",
+    "tamed.worker.alone",
+    "twisted.application.app",
+    "twisted.application.internet",
+    "twisted.internet.asyncioreactor",
+    "twisted.internet.ssl",
+    "twisted.scripts.twistd",
+)
+
 
 def serve(channel: socket.socket) -> list[str]:
     """Fork for each request, and tell the status of each fork at its end. A fork returns its words."""
@@ -45,6 +61,7 @@ def serve(channel: socket.socket) -> list[str]:
                     with os.fdopen(request) as file:
                         asked = json.load(file)
                     return become(**asked, streams=streams)
+                os.write(told, b"%7d\n" % pid)
                 for descriptor in (request, *streams):
                     os.close(descriptor)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, told))
@@ -52,7 +69,7 @@ def serve(channel: socket.socket) -> list[str]:
                 pid, told = key.data
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 with contextlib.suppress(BrokenPipeError):  # who asked has given up
-                    os.write(told, str(status).encode())
+                    os.write(told, b"%7d\n" % status)
                 selector.unregister(key.fd)
                 os.close(key.fd)
                 os.close(told)
@@ -76,7 +93,7 @@ def become(
 def main() -> None:
     """Load the command, and serve the descriptor that was given."""
     command = importlib.import_module("tamed.cli.main")
-    for name in LOADED:
+    for name in (*LOADED, *(WITH_TWISTED if "twisted" in sys.argv[2:] else ())):
         importlib.import_module(name)
     gc.freeze()  # or the first collection of each fork would copy all of it
     try:

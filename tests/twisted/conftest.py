@@ -1,5 +1,19 @@
 """What the tests of the bridge to Twisted share: real daemons."""
 
-from tests.supervised.conftest import public_tamed, tamed
+from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["public_tamed", "tamed"]
+import pytest
+
+from tests.supervised.conftest import public_tamed
+from tests.supervised.daemon import Tamed
+
+__all__ = ["public_tamed"]
+
+
+@pytest.fixture
+def tamed(tmp_path: Path) -> Iterator[Tamed]:
+    """The command, with its own run directory; no process of it outlives the test."""
+    made = Tamed(tmp_path, with_twisted=True)
+    yield made
+    made.close()

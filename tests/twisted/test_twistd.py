@@ -101,6 +101,7 @@ class Programs:
         self.tamed = tamed
         self.folder = tamed.folder
         self.seen_file = tamed.folder / "seen"
+        self._places = {"SEEN": str(self.seen_file)}
         plugins = self.folder / "twisted" / "plugins"
         plugins.mkdir(parents=True)
         (plugins / "ask_plugin.py").write_text(PLUGIN)
@@ -109,7 +110,7 @@ class Programs:
 
     def popen(self, command: list[str], *words: str) -> "subprocess.Popen[str]":
         """Run a command and do not wait for it."""
-        environ = self.tamed.environment({"SEEN": str(self.seen_file), "PYTHONPATH": ""})
+        environ = self.tamed.environment(self._places)
         if command is TWISTD:
             environ["PYTHONPATH"] = str(self.folder)  # the only way for its own command to find the plugin
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -117,8 +118,8 @@ class Programs:
 
     def run(self, command: list[str], *words: str) -> tuple[int, str]:
         """Run a command to its end; return its status and what it says."""
-        if command is TAMED and words[0] in ("logs", "reload", "status", "stop"):  # which load no plugin
-            done = self.tamed(*words)
+        if command is TAMED:
+            done = self.tamed(*words, env=self._places)
             return done.status, done.out + done.err
         with self.popen(command, *words) as process:
             out, _ = process.communicate(timeout=PATIENCE)
@@ -304,14 +305,15 @@ def test_root_runs_an_application_file_where_others_may_write(tmp_path: Path) ->
     (programs.folder / "poem_helper.py").touch()
     (tmp_path / "imports.tac").write_text(IMPORTS)
     status, told = programs.run(TAMED, "twistd", "-n", "--pidfile=", "-y", str(tmp_path / "imports.tac"))
-    remark, helper, *_ = told.splitlines()
-    assert (status, remark.startswith(f"tamed: {why}"), helper) == (0, True, "no helper")
+    lines = told.splitlines()
+    assert (status, "no helper" in lines) == (0, True)
+    assert any(line.startswith(f"tamed: {why}") for line in lines), told
 
 
 def untrusted(tmp_path: Path, folder: str, mode: int, owner: int) -> tuple[Programs, str]:
     """Return programs in a folder, of which one is not root's alone, and the message that says so."""
     (tmp_path / "here").mkdir()
-    programs = Programs(Tamed(tmp_path / "here"))
+    programs = Programs(Tamed(tmp_path / "here", with_twisted=True))
     changed = programs.folder / folder
     changed.chmod(mode)
     os.chown(changed, owner, owner)

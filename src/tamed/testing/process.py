@@ -55,15 +55,7 @@ class TamedProcess:
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [*self._before, sys.executable, "-m", "tamed", *self.arguments],
-            cwd=self._cwd,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self._process = self._begin()
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
@@ -119,6 +111,17 @@ class TamedProcess:
         self._reader.join()
         self._drain()
         return status
+
+    def _begin(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*self._before, sys.executable, "-m", "tamed", *self.arguments],
+            cwd=self._cwd,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def _read(self, stream: IO[str]) -> None:
         with stream:
