@@ -191,6 +191,8 @@ def seen(daemon: Daemon, what: str, *words: str) -> None:
     while not checked:
         with daemon.tamed.popen(*words) as command:
             while command.poll() is None:
+                with suppress(subprocess.TimeoutExpired):  # a look takes other processes some of their time
+                    command.wait(0.01)
                 for pid in map(int, listing.read_text().split()):
                     try:
                         if live.role(pid) == what and check(daemon, pid):

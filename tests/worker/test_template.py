@@ -148,27 +148,22 @@ def _assert_like(fresh: dict[str, Any], same: dict[str, Any]) -> None:
     assert set(fresh["path"]) <= set(same["path"])
 
 
-def test_a_template_has_no_loop_no_thread_and_no_application(tamed: Tamed) -> None:
-    """It has one thread, the descriptors of its own, and none of an event loop."""
-    daemon = tamed.start_poetry("--workers", "2")
+def test_a_template_begins_before_its_supervisor_and_ends_with_it(tamed: Tamed) -> None:
+    """It has one thread, its own descriptors and no event loop; it is there before the pid file is taken."""
+    daemon = tamed.start_poetry("--workers", "2", "--max-files", "512")
     (template,) = templates(tamed)
     assert len(live.threads(template)) == 1
     kinds = Counter(each.target.partition(":")[0] for each in live.descriptors(template))
     assert kinds == {"/dev/null": 1, "socket": 1, "pipe": 3}
     assert live.session(template) == template
-    daemon.stop()
-
-
-def test_the_first_template_is_there_before_its_supervisor(tamed: Tamed) -> None:
-    """It starts beside the interpreter of the supervisor, which first of all takes the pid file."""
-    daemon = tamed.start_poetry("--workers", "2", "--max-files", "512")
-    (template,) = templates(tamed)
     ticks = start_time_of(template)
     assert ticks is not None
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     assert time.time() - age < daemon.instance().pid_file.stat().st_mtime
-    assert all(resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == 512 for pid in tamed.processes())
-    daemon.stop()
+    pids = tamed.processes()
+    assert all(resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == 512 for pid in pids)
+    daemon.signal(signal.SIGKILL)
+    wait_for("the end of all", lambda: not any(map(is_there, pids)))
 
 
 def test_a_first_template_that_ends_before_its_supervisor_is_there_fails_the_start(tamed: Tamed) -> None:
@@ -253,20 +248,11 @@ def go_on(template: int) -> None:
         os.kill(template, signal.SIGCONT)
 
 
-def test_an_upgrade_in_the_middle_of_a_fork_leaves_nothing_of_it(tamed: Tamed) -> None:
-    """The template and what it forks later end; the new program has a template of its own."""
-    daemon = tamed.start_poetry("--workers", "2")
-    template = lose_the_last_worker(daemon)
-    assert tamed("upgrade").status == 0
-    go_on(template)
-    wait_for("the end of the template", lambda: not is_there(template))
-    daemon.wait_workers(2)
-    wait_for("supervisor, template and workers alone", lambda: len(tamed.processes()) == 4)
-    daemon.stop()
+def test_what_comes_in_the_middle_of_a_fork_leaves_nothing_of_it(tamed: Tamed) -> None:
+    """A smaller number: the process that is forked later ends at once, and the others serve on.
 
-
-def test_a_smaller_number_in_the_middle_of_a_fork_leaves_nothing_of_it(tamed: Tamed) -> None:
-    """The process that is forked later ends at once, and the others serve on."""
+    An upgrade: the template and what it forks later end; the new program has a template of its own.
+    """
     daemon = tamed.start_poetry("--workers", "3")
     template = lose_the_last_worker(daemon)
     workers = daemon.workers()
@@ -274,15 +260,13 @@ def test_a_smaller_number_in_the_middle_of_a_fork_leaves_nothing_of_it(tamed: Ta
     go_on(template)
     wait_for("supervisor, template and workers alone", lambda: len(tamed.processes()) == 4)
     assert daemon.workers() == workers
+    template = lose_the_last_worker(daemon)
+    assert tamed("upgrade").status == 0
+    go_on(template)
+    wait_for("the end of the template", lambda: not is_there(template))
+    daemon.wait_workers(2)
+    wait_for("supervisor, template and workers alone", lambda: len(tamed.processes()) == 4)
     daemon.stop()
-
-
-def test_all_end_with_a_supervisor_that_is_killed(tamed: Tamed) -> None:
-    """The template ends, too."""
-    daemon = tamed.start_poetry("--workers", "2")
-    pids = tamed.processes()
-    daemon.signal(signal.SIGKILL)
-    wait_for("the end of all", lambda: not any(map(is_there, pids)))
 
 
 def test_repeated_crashes_get_another_layout_of_memory(tamed: Tamed) -> None:
