@@ -15,6 +15,12 @@ from tamed.passwords import PasswordFile, PasswordHash, hash_password
 CHEAP = PasswordHash(1, 1, 1, b"saltsalt", b"digestdigestdigest")
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Hashing is done in threads, with any event loop."""
+    return "asyncio"
+
+
 def file_of(folder: Path, text: str) -> PasswordFile:
     """Make a password file that only its owner may read."""
     path = folder / "users"

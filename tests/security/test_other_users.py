@@ -90,13 +90,17 @@ def test_a_supervisor_is_not_traced_by_its_user(public_tamed: Tamed) -> None:
 
 @pytest.mark.parametrize("user", [[], ["--user", "nobody"]], ids=["root", "nobody"])
 def test_no_other_user_can_do_anything_to_any_process(public_tamed: Tamed, user: list[str]) -> None:
-    """Of supervisor, template, worker, fork server, shim and program nothing is read, traced or signalled."""
+    """Of supervisor, template, worker, fork server, shim and program nothing is read, traced or signalled.
+
+    Neither log, plan and control socket can be opened, nor can anything be put among the files.
+    """
     public_tamed.write(
         "app.toml",
         'name = "app"\n[services.program]\nplugin = "exec"\ncommand = "sleep 1h"\n'
         'ready-after = "10ms"\npass-environment = ["TAMED_TEST"]\n',
     )
     daemon = public_tamed.start("--preload", *user, "app.toml")
+    learns_the_pid_alone(daemon)
     pids = public_tamed.processes()
     assert {live.role(pid) for pid in pids} == {"supervisor", "template", "worker", "shim", "sleep"}
     found = {pid: done_to(public_tamed, live.STRANGER, pid, "signals") for pid in pids}
@@ -133,18 +137,15 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("user", [[], ["--user", "nobody"]], ids=["root", "nobody"])
-def test_another_user_learns_the_pid_alone(public_tamed: Tamed, user: list[str]) -> None:
-    """Neither log, plan and control socket can be opened, nor can anything be put among the files."""
-    daemon = public_tamed.start_poetry(*user)
-    folders = (public_tamed.rundir, public_tamed.logs)
+def learns_the_pid_alone(daemon: Daemon) -> None:
+    """Hold that another user can read the pid file of a daemon, and no other file."""
+    folders = (daemon.tamed.rundir, daemon.tamed.logs)
     names = {path.name for folder in folders for path in folder.rglob("*") if not path.is_dir()}
-    assert names == {f"fastpoetry.{kind}" for kind in ("pid", "plan", "sock", "log", "log.events")}
-    found = live.by_user(public_tamed, live.STRANGER, LOOKING, *folders)
-    assert found == {"read": ["fastpoetry.pid"], "written": [], "connected": []}
+    assert names == {f"app.{kind}" for kind in ("pid", "plan", "sock", "log", "log.events")}
+    found = live.by_user(daemon.tamed, live.STRANGER, LOOKING, *folders)
+    assert found == {"read": ["app.pid"], "written": [], "connected": []}
     for pid in (daemon.pid, *daemon.workers()):  # whose memory no file of others' shows
         assert "/dev/shm/" not in Path(f"/proc/{pid}/maps").read_text()
-    daemon.stop()
 
 
 # It does what it can to what it can reach: the lock of a file that it may read, and a name that has no file.

@@ -53,9 +53,12 @@ def test_the_plugin_runs_by_its_name(tamed: Tamed) -> None:
     """From a plugin folder, with its own options; the folder gets no cache."""
     folder = write_plugin(tamed.folder)
     options = ("--port", "0", "--poem", tamed.poem)
-    daemon = tamed.start("--plugin-dir", folder, "twisted:fastpoetry", *options)
-    assert read_poem(daemon.port) == POEM
-    daemon.stop()
+    with tamed.foreground("run", "--plugin-dir", folder, "twisted:fastpoetry", *options) as process:
+        port = listening_port(process)
+        process.expect("is ready$")
+        assert read_poem(port) == POEM
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
     assert list(folder.rglob("dropin.cache")) == []
 
 
@@ -95,9 +98,12 @@ def test_a_module_s_variable(tamed: Tamed) -> None:
     """A Twisted application in a module, or a bare service, is a target too."""
     write_application(tamed.folder).rename(tamed.folder / "poetry_app.py")
     assert "TwistedService PoetryService, TCPServer" in tamed("check", "poetry_app:application").out
-    daemon = tamed.start("poetry_app:top_service")
-    assert read_poem(daemon.port) == POEM
-    daemon.stop()
+    with tamed.foreground("run", "poetry_app:top_service") as process:
+        port = listening_port(process)
+        process.expect("is ready$")
+        assert read_poem(port) == POEM
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 def test_an_application_file_is_checked(tamed: Tamed) -> None:

@@ -88,18 +88,40 @@ def worker_of(port: int) -> int:
         return pid
 
 
-def test_connections_are_counted(tamed: Tamed) -> None:
-    """The status shows those that are open and all so far; two programs in one daemon count theirs once."""
-    tamed.write("talk.tac", TALK)
+def test_connections_are_counted_and_served_to_their_end(tamed: Tamed) -> None:
+    """The status shows those that are open and all so far; two programs in one daemon count theirs once.
+
+    An error in a protocol's ``connectionLost`` is logged, and holds up no stop: the connection is closed and
+    counted as such. A stop serves those that a worker has accepted.
+    """
+    lost = '    def connectionLost(self, reason):\n        raise ValueError("no farewell")\n'
+    tamed.write("talk.tac", TALK.replace("\napplication =", f"{lost}\napplication ="))
     tamed.write(
         "both.toml", "[services.a]\napplication = 'talk.tac'\n[services.b]\napplication = 'talk.tac'\n"
     )
     daemon = tamed.start("both.toml")
+
+    def counted() -> tuple[int, int]:
+        (worker,) = daemon.status()["workers"]
+        return worker["connections"], worker["accepted"]
+
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as sock:
         assert sock.makefile("rb").readline()
-        (worker,) = daemon.status()["workers"]
-        assert (worker["connections"], worker["accepted"]) == (1, 1)
-    daemon.stop()
+        assert counted() == (1, 1)
+    daemon.expect_log("ValueError: no farewell")
+    assert counted() == (0, 1)
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as sock:
+        file = sock.makefile("rb")
+        worker = int(file.readline())
+        daemon.signal(signal.SIGTERM)
+        daemon.expect_log(r"\(TCP Port \d+ Closed\)")
+        assert is_there(worker)
+        sock.sendall(b"?")
+        assert file.read() == b"poem"
+    daemon.wait_gone()
+    assert "not done in time" not in daemon.log
+    assert "aborts connections that did not end" not in daemon.log
+    assert tamed.left() == {}
 
 
 def test_a_worker_that_has_served_enough_is_replaced(tamed: Tamed) -> None:
@@ -173,22 +195,6 @@ def test_reloads_under_load_lose_no_connection(tamed: Tamed) -> None:
     daemon.stop()
 
 
-def test_a_stop_serves_who_has_connected(tamed: Tamed) -> None:
-    """The connections that a worker has accepted are served to their end."""
-    tamed.write("talk.tac", TALK)
-    daemon = tamed.start("talk.tac")
-    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as sock:
-        file = sock.makefile("rb")
-        worker = int(file.readline())
-        daemon.signal(signal.SIGTERM)
-        daemon.expect_log(r"\(TCP Port \d+ Closed\)")
-        assert is_there(worker)
-        sock.sendall(b"?")
-        assert file.read() == b"poem"
-    daemon.wait_gone()
-    assert tamed.left() == {}
-
-
 def test_a_stop_under_load_loses_no_connection(tamed: Tamed) -> None:
     """Clients are refused when it is gone, and served before."""
     daemon = tamed.start("--workers", "2", write_application(tamed.folder))
@@ -236,7 +242,7 @@ def test_the_log_tells_of_failures_with_their_tracebacks(tamed: Tamed) -> None:
     tamed.write(
         "logs.tac",
         "from twisted.application import service\nfrom twisted.python import log\n"
-        "from twisted.logger import Logger\nfrom twisted.internet import defer\n"
+        "from twisted.logger import Logger\nfrom twisted.internet import defer, reactor\n"
         "new = Logger('verse.metre')\n"
         "class Logs(service.Service):\n"
         "    def startService(self):\n"
@@ -248,11 +254,12 @@ def test_the_log_tells_of_failures_with_their_tracebacks(tamed: Tamed) -> None:
         "            log.err(None, 'old trouble')\n"
         "            new.failure('new trouble')\n"
         "        defer.fail(ValueError('nobody listens'))\n"
+        "        reactor.callLater(0, reactor.stop)\n"
         "application = service.Application('logs')\nLogs().setServiceParent(application)\n",
     )
-    daemon = tamed.start("logs.tac")
-    daemon.stop()
-    log = daemon.log
+    done = tamed("run", "logs.tac")
+    assert done.status == 0
+    log = done.err
     assert re.search(r"INFO twisted: old news\n", log)
     assert re.search(r"WARNING verse.metre: a lame foot\n", log)
     assert "not told" not in log
@@ -268,16 +275,18 @@ def test_the_application_s_own_log_observer_is_respected(tamed: Tamed) -> None:
     tamed.write(
         "own.tac",
         "from twisted.application import service\nfrom twisted.python import log\n"
+        "from twisted.internet import reactor\n"
         "application = service.Application('own')\n"
         "out = open('own.log', 'a', buffering=1)\n"
         "tell = lambda event: out.write('own: %s\\n' % (event['message'],))\n"
         "application.setComponent(log.ILogObserver, tell)\n"
-        "log.msg('before')\n",
+        "log.msg('before')\n"
+        "reactor.callWhenRunning(reactor.callLater, 0, reactor.stop)\n",
     )
-    daemon = tamed.start("own.tac")
-    daemon.stop()
+    done = tamed("run", "own.tac")
+    assert done.status == 0
     assert "own: ('before',)" in (tamed.folder / "own.log").read_text()
-    assert "before" not in daemon.log
+    assert "before" not in done.out + done.err
 
 
 # Binds a socket itself, on a port that every process may bind, and has the reactor adopt it.
@@ -339,17 +348,3 @@ def test_reloads_under_load_lose_no_connection_of_an_adopted_port(tamed: Tamed, 
             load.wait(50)
     assert load.failed == []
     daemon.stop()
-
-
-def test_a_protocol_that_fails_as_it_ends_holds_up_no_stop(tamed: Tamed) -> None:
-    """An error in its ``connectionLost`` is logged; the connection is closed and counted as such."""
-    lost = '    def connectionLost(self, reason):\n        raise ValueError("no farewell")\n'
-    tamed.write("talk.tac", TALK.replace("\napplication =", f"{lost}\napplication ="))
-    daemon = tamed.start("talk.tac")
-    assert worker_of(daemon.port) in daemon.workers()
-    daemon.expect_log("ValueError: no farewell")
-    (worker,) = daemon.status()["workers"]
-    assert (worker["connections"], worker["accepted"]) == (0, 1)
-    daemon.stop()
-    assert "not done in time" not in daemon.log
-    assert "aborts connections that did not end" not in daemon.log
