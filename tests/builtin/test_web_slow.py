@@ -4,10 +4,12 @@ import asyncio
 import socket
 import threading
 import time
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import trustme
 
 from tamed.net.server import Server
 from tamed.plugins.values import Duration
@@ -17,6 +19,7 @@ from tests.builtin.test_web import module, served
 from tests.builtin.test_web_core import BODY, GET, HANDSHAKE, START
 from tests.builtin.test_web_http2 import draining
 from tests.builtin.test_web_leaving import until
+from tests.net.certificates import client_of, make_files
 from tests.patience import PATIENCE
 
 __all__ = ["module"]  # a fixture
@@ -48,7 +51,7 @@ def read_slowly(client: socket.socket, most: int) -> int:
     taken = 0
     while taken < most and (data := client.recv(250_000)):
         taken += data.count(LARGE[0])
-        time.sleep(0.04)
+        time.sleep(len(data) / 6e6)
     return taken
 
 
@@ -64,6 +67,25 @@ def test_a_client_that_reads_slowly_is_not_cut(module: ModuleType, request_: byt
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.sendall(request_)
         assert read_slowly(client, SIZE) == SIZE
+
+
+@pytest.mark.parametrize("name", ["kept", "last"])
+def test_a_client_that_reads_slowly_over_tls_is_not_cut(
+    module: ModuleType, tmp_path: Path, name: str
+) -> None:
+    """And reads the end of TLS, too; there is a second buffer below it."""
+    module.app = large  # type: ignore[attr-defined]
+    files = make_files(tmp_path / "tls", trustme.CA())
+    limits = {"stall": Duration("1s"), "keep_alive": Duration("1s")}
+    with served(app="web_test_app:app", listen=[files.endpoint], **limits) as server:
+        sock = server.connect()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        with client_of(files).wrap_socket(
+            sock, server_hostname="localhost", suppress_ragged_eofs=False
+        ) as client:
+            client.sendall(REQUESTS[name])
+            assert read_slowly(client, SIZE) == SIZE
+            assert client.recv(1) == b""
 
 
 @pytest.mark.parametrize("name", ["kept", "unread body"])

@@ -18,7 +18,7 @@ from tamed.web._http1_input import Input
 from tamed.web._request import Refused, read_headers
 from tamed.web._response import plain_response
 from tamed.web._scope import Peer, make_scope, peer_of, websocket_scope
-from tamed.web._transport import Unsent, set_reading
+from tamed.web._transport import Progress, end_writing, set_reading
 from tamed.web.asgi import Scope
 
 __all__ = ["HttpConnection"]
@@ -77,10 +77,10 @@ class HttpConnection(asyncio.Protocol):
         "_loop",
         "_parser",
         "_peer",
+        "_progress",
         "_reads_no_more",
         "_skips_body",
         "_unparsed",
-        "_unsent",
         "_upgrade",
         "_url",
         "_writable",
@@ -92,7 +92,7 @@ class HttpConnection(asyncio.Protocol):
     write_paused: bool
     _parser: httptools.HttpRequestParser
     _peer: Peer
-    _unsent: Unsent
+    _progress: Progress
 
     def __init__(self, context: ServerContext, *, ends: IpEnds | None = None) -> None:
         self._context = context
@@ -117,7 +117,7 @@ class HttpConnection(asyncio.Protocol):
         self.write_paused = False
         self._writable: asyncio.Event | None = None
         self._client_closes = False  # the client sends nothing after its last request
-        self._lingers = False  # nothing more is read or written
+        self._lingers: float | None = None  # seconds to the close; nothing more is read or written
         # Timeouts.
         self._deadline = MovingDeadline(self._loop, self._expired)
         self._head_begun = True  # and its deadline is set, for the first request from the connection on
@@ -130,7 +130,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start waiting for the first request."""
         self.transport = cast(asyncio.Transport, transport)
-        self._unsent = Unsent(self.transport)
+        self._progress = Progress(self.transport)
         self._peer = peer_of(transport, self._context, self._ends)
         self._peer.extensions["tamed.client"] = {"left": self.has_left}
         self._parser = httptools.HttpRequestParser(self)
@@ -171,6 +171,7 @@ class HttpConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop writing until the client has read more."""
         self.write_paused = True
+        self._progress.is_made()  # from now on
         self._watch()
 
     def resume_writing(self) -> None:
@@ -191,7 +192,7 @@ class HttpConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and not exchange.is_complete:
             exchange.keep_alive = False
-        elif self.write_paused or self._lingers or self.transport.is_closing():
+        elif self.write_paused or self._lingers is not None or self.transport.is_closing():
             return  # the client still reads its last answer
         elif exchange is None or self._unparsed or self._has_input():
             self._deadline.set(min(_LINGER, self._context.limits.head_timeout))
@@ -235,7 +236,9 @@ class HttpConnection(asyncio.Protocol):
                     self._deadline.move_to(now + self._context.limits.keep_alive)
                 return
         elif exchange.more_body or (not self._client_closes and self.transport.can_write_eof()):
-            self._linger()
+            self._linger(_LINGER)
+        elif self.transport.get_write_buffer_size():
+            self._linger(0.0)
         else:
             self.transport.close()
         if self._input.left:
@@ -327,7 +330,7 @@ class HttpConnection(asyncio.Protocol):
             path = scope["raw_path"].decode("ascii", "backslashreplace")
             log.info("no WebSocket at %s for %s: %s", path, self._peer, context.no_websocket)
             self.transport.write(plain_response(404, context.date()))
-            self._linger()
+            self._linger(_LINGER)
             return
         rest = self._input.take()
         set_reading(self.transport, paused=False)
@@ -348,16 +351,17 @@ class HttpConnection(asyncio.Protocol):
             exchange.notify_left()
         log.info("refused a request of %s: %s", self._peer, http.HTTPStatus(status).phrase)
         self.transport.write(plain_response(status, self._context.date()))
-        self._linger()
+        self._linger(_LINGER)
 
-    def _linger(self) -> None:
-        """Drop what still comes, and give the client some time to read the answer.
+    def _linger(self, seconds: float) -> None:
+        """Drop what still comes, and close some seconds after everything is sent.
 
         Closing at once would reset a client that is still sending, and lose the answer.
         """
-        self._reads_no_more = self._lingers = True
+        self._reads_no_more = True
+        self._lingers = seconds
         self._body_paused = False
-        self._unsent.end()
+        end_writing(self.transport)
         self._watch()
 
     # Called by the parser (https://github.com/MagicStack/httptools).
@@ -435,14 +439,13 @@ class HttpConnection(asyncio.Protocol):
 
     def _watch(self) -> None:
         """Set a deadline if the client must act next."""
-        if self._reads_no_more and not self._lingers:
+        if self._reads_no_more and self._lingers is None:
             return
         limits, exchange = self._context.limits, self._exchange
         if self._is_sending():
-            self._unsent.has_shrunk()  # from now on
             self._deadline.set(limits.stall)
-        elif self._lingers:
-            self._deadline.set(_LINGER)
+        elif self._lingers is not None:
+            self._deadline.set(self._lingers)
         elif self._owes_body():
             self._deadline.set(limits.stall)
         elif exchange is not None and not exchange.is_complete:
@@ -472,13 +475,13 @@ class HttpConnection(asyncio.Protocol):
         is_pending = exchange is not None and not exchange.is_complete
         if self._is_sending() or self._body_paused:
             # The client may have read something; or the application does not read the body.
-            if self._unsent.has_shrunk() or not self._is_sending():
+            if self._progress.is_made() or not self._is_sending():
                 self._deadline.set(self._context.limits.stall)
             else:
                 self._cut()
-        elif not self._lingers and (self._owes_body() or (self._unparsed and not is_pending)):
+        elif self._lingers is None and (self._owes_body() or (self._unparsed and not is_pending)):
             self._cut()
-        elif self._lingers or not is_pending:
+        elif self._lingers is not None or not is_pending:
             self._is_idle = False
             self.transport.close()
             self._watch()

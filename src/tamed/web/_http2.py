@@ -35,7 +35,7 @@ from tamed.web._http2_frames import FrameGuard, TooMuch
 from tamed.web._http2_stream import Http2Stream, plain_fields
 from tamed.web._request import Refused, read_fields, read_headers
 from tamed.web._scope import Peer, make_scope, peer_of
-from tamed.web._transport import Unsent, set_reading
+from tamed.web._transport import Progress, end_writing, set_reading
 from tamed.web.limits import Http2Limits
 
 __all__ = ["Http2Connection"]
@@ -89,9 +89,9 @@ class Http2Connection(asyncio.Protocol):
         "_loop",
         "_owes",
         "_peer",
+        "_progress",
         "_round_trip",
         "_streams",
-        "_unsent",
         "_waiting",
         "protocol",
         "transport",
@@ -100,7 +100,7 @@ class Http2Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
     _peer: Peer
-    _unsent: Unsent
+    _progress: Progress
 
     def __init__(self, context: ServerContext, limits: Http2Limits, *, ends: IpEnds | None = None) -> None:
         self._context = context
@@ -133,7 +133,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the limits to the client."""
         self.transport = cast(asyncio.Transport, transport)
-        self._unsent = Unsent(self.transport)
+        self._progress = Progress(self.transport)
         self._peer = peer_of(transport, self._context, self._ends)
         limits, http = self._limits, self._context.limits
         header_list = http.head + http.request_line
@@ -189,6 +189,7 @@ class Http2Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop writing until the client has read more, and stop reading."""
         self.write_paused = True
+        self._progress.is_made()  # from now on
         set_reading(self.transport, paused=not self._is_ending)
         self._watch()
 
@@ -393,7 +394,7 @@ class Http2Connection(asyncio.Protocol):
         self._write()
         self._is_ending = True
         set_reading(self.transport, paused=False)
-        self._unsent.end()
+        end_writing(self.transport)
         self._watch()
 
     def _watch(self) -> None:
@@ -403,7 +404,6 @@ class Http2Connection(asyncio.Protocol):
         if self._goes_away and not self._streams and not self._is_ending:
             self._linger()
         elif self._is_sending():
-            self._unsent.has_shrunk()  # from now on
             self._deadline.set(http.stall)
         elif self._is_ending:
             self._deadline.set(_LINGER)
@@ -416,7 +416,7 @@ class Http2Connection(asyncio.Protocol):
             self._deadline.set(http.keep_alive)
 
     def _expired(self) -> None:
-        if self._is_sending() and self._unsent.has_shrunk():
+        if self._is_sending() and self._progress.is_made():
             self._deadline.set(self._context.limits.stall)
         elif self._is_sending() or (self._owes and not self._is_ending):
             log.info("disconnected %s: timeout", self._peer)

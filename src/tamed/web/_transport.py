@@ -1,8 +1,14 @@
-"""What each protocol does with its transport: pausing what it reads, and watching what it has yet to send."""
+"""What protocols do with a transport: pausing its reading, and noticing whether the client reads."""
 
 import asyncio
+import socket
+import struct
+from typing import Final
 
-__all__ = ["Unsent", "set_reading"]
+__all__ = ["Progress", "end_writing", "set_reading"]
+
+_ACKNOWLEDGED: Final = struct.Struct("120xQ")
+"""The number of bytes that the peer has acknowledged, in the kernel's ``tcp_info`` (tcp(7))."""
 
 
 def set_reading(transport: asyncio.Transport, *, paused: bool) -> None:
@@ -15,25 +21,38 @@ def set_reading(transport: asyncio.Transport, *, paused: bool) -> None:
         transport.resume_reading()
 
 
-class Unsent:
-    """The data that a transport still has to send: a client that reads slowly has not stalled."""
+def end_writing(transport: asyncio.Transport) -> None:
+    """Send the rest and the end; the protocol is paused until all of it is sent."""
+    if transport.is_closing():
+        return
+    transport.set_write_buffer_limits(0)
+    if transport.can_write_eof():
+        transport.write_eof()
 
-    __slots__ = ("_size", "_transport")
+
+class Progress:
+    """Whether a client reads what is sent to it: one that reads slowly has not stalled.
+
+    The kernel counts what has arrived. The size of the transport's buffer would not tell for TLS, which has a
+    second one; it is used for unix sockets.
+    """
+
+    __slots__ = ("_position", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._size = transport.get_write_buffer_size()
+        self._position = 0
 
-    def has_shrunk(self) -> bool:
-        """Return whether the client has read some of it since the last call."""
-        before, self._size = self._size, self._transport.get_write_buffer_size()
-        return self._size < before
+    def is_made(self) -> bool:
+        """Return whether the client has read something since the last call."""
+        before, self._position = self._position, self._read()
+        return self._position > before
 
-    def end(self) -> None:
-        """Send the rest and the end; writing is paused, for the protocol, until all of it is sent."""
-        transport = self._transport
-        if transport.is_closing():
-            return
-        transport.set_write_buffer_limits(0)
-        if transport.can_write_eof():
-            transport.write_eof()
+    def _read(self) -> int:
+        try:
+            info = self._transport.get_extra_info("socket").getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size
+            )
+            return int(_ACKNOWLEDGED.unpack(info)[0])
+        except (OSError, struct.error):
+            return -self._transport.get_write_buffer_size()

@@ -21,7 +21,7 @@ from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web._http1_exchange import Http1Exchange
 from tamed.web._response import header_lines, plain_response
-from tamed.web._transport import Unsent, set_reading
+from tamed.web._transport import Progress, set_reading
 from tamed.web.asgi import ClientLeft, Message, Scope
 from tamed.web.limits import WebSocketLimits
 
@@ -64,7 +64,7 @@ class WebSocketConnection(asyncio.Protocol):
     ) -> None:
         self.transport = transport
         self.write_paused = write_paused
-        self._unsent = Unsent(transport)
+        self._progress = Progress(transport)
         self._context = context
         self._limits = limits
         self._scope = scope
@@ -135,7 +135,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.write_paused = True
         self._writable.clear()
         self._set_reading()
-        self._unsent.has_shrunk()  # from now on
+        self._progress.is_made()  # from now on
         self._await_progress()
 
     def resume_writing(self) -> None:
@@ -267,7 +267,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._stall_timer = self._loop.call_later(self._context.limits.stall, self._require_progress)
 
     def _require_progress(self) -> None:
-        if self._unsent.has_shrunk():
+        if self._progress.is_made():
             self._await_progress()
         else:
             log.info("disconnected a WebSocket of %s: timeout", self._peer)
@@ -275,10 +275,11 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _set_end(self) -> None:
         """Abort the connection after the timeout, unless the client still reads what was sent to it."""
-        unsent = Unsent(self.transport)
+        progress = Progress(self.transport)
+        progress.is_made()  # from now on
 
         def abort() -> None:
-            if unsent.has_shrunk():
+            if progress.is_made():
                 self._set_timer(self._limits.close_timeout, abort)
             else:
                 self.transport.abort()
