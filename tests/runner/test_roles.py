@@ -132,8 +132,11 @@ class Everything(RuleBasedStateMachine):
         if not process.sent:
             return False
         message = process.sent.popleft()
-        report = self.roles.wanted if message["wants"] else self.roles.stopped
-        report(message["role"], Candidate(pid, message["number"]))
+        candidate = Candidate(pid, message["number"])
+        if message["wants"]:
+            self.roles.wanted(message["role"], candidate, "host")
+        else:
+            self.roles.stopped(message["role"], candidate)
         return True
 
     @precondition(lambda self: self.processes)

@@ -100,10 +100,10 @@ def test_only_one_that_serves_can_be_asked(made: _Made) -> None:
     """A loading worker is not asked for a report, a serving one is."""
     world, pool = made
     reports: list[Reports] = []
-    pool.request_reports(reports.append)
+    pool.request("report", reports.append, 5.0)
     assert reports.pop() == {}
     world.comes_to("ready", world.hands[0])
-    pool.request_reports(reports.append)
+    pool.request("report", reports.append, 5.0)
     assert world.hands[0].heard() == [{"report": True}]
     world.says(world.hands[0], {"report": {"connections": 3}})
     assert reports == [{101: {"connections": 3}}]
@@ -115,7 +115,7 @@ def test_one_that_is_gone_cannot_be_asked(made: _Made) -> None:
     world.comes_to("ready", world.hands[0])
     world.hands[0].channel.close()
     reports: list[Reports] = []
-    pool.request_reports(reports.append)
+    pool.request("report", reports.append, 5.0)
     assert reports == [{}]
 
 

@@ -94,15 +94,10 @@ class Ending:
         """
         if self._delayed is not None:
             self._delayed.cancel()
-        self.has_begun = True
-        self._deadline = self._reactor.clock() + grace
-        self.status = int(status)
-        self._cancel()
+        self._begin(self._reactor.clock() + grace, int(status))
         self._platform.notifier.stopping(why or self.failure or self.progress)
         # Clients must not wait in a queue that no worker will serve. The workers accept those in it now.
         self._sockets.close()
-        self._pool.cancel_requests()
-        self._pool.templates.end()
         for worker in self._pool.workers.values():
             self._pool.terminate(worker)
         self._watchdog.kill_after(self._pool.workers.values(), grace)
@@ -111,16 +106,19 @@ class Ending:
     def at_once(self, number: signal.Signals) -> None:
         """Kill every worker, stop the reactor, and end by this signal."""
         self._platform.log("WARNING", f"{number.name}: ending at once")
-        self.has_begun = True
-        self._deadline = 0.0
-        self.status = -number
-        self._cancel()
-        self._pool.cancel_requests()
-        self._pool.templates.end()
+        self._begin(0.0, -number)
         for pid in self._pool.workers:
             self._platform.kill(pid)
         self._reactor.later(_LAST_GRACE, self._reactor.stop)
         self.look()
+
+    def _begin(self, deadline: float, status: int) -> None:
+        self.has_begun = True
+        self._deadline = deadline
+        self.status = status
+        self._cancel()
+        self._pool.cancel_requests()
+        self._pool.templates.end()
 
     def worker_ended(self, worker: Worker, code: int) -> None:
         """Handle the end of a worker while all stop; the first that fails sets the exit status."""

@@ -77,7 +77,12 @@ class EventLog:
         if not path:
             return ""
         try:
-            self._file = LogFile(Path(path), _ROTATION, owner=owner, notice=self._notice)
+            self._file = LogFile(
+                Path(path),
+                _ROTATION,
+                owner=owner,
+                notice=self._notice,
+            )
         except TamedError as error:
             return f"events are not recorded: {error}"
         self.path = path

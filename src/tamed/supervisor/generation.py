@@ -27,8 +27,6 @@ class Generation:
     ``count`` is the wanted number of workers: that of the plan, until the daemon is scaled.
     """
 
-    __slots__ = ("count", "number", "plan")
-
     def __init__(self, number: int, plan: Plan, count: int) -> None:
         self.number = number
         self.plan = plan

@@ -28,21 +28,6 @@ class Standing:
     seconds in that state before ``since``.
     """
 
-    __slots__ = (
-        "claim",
-        "former",
-        "holder",
-        "kill_at",
-        "number",
-        "pid",
-        "since",
-        "state",
-        "token",
-        "transitions",
-        "trouble",
-        "vacant",
-    )
-
     def __init__(self, now: float) -> None:
         self.pid = 0
         self.number = 0
@@ -172,15 +157,13 @@ class Leases:
 
     def export(self) -> Data:
         """Return this as data, for the next program."""
-        names = Standing.__slots__
-        return {role: {name: getattr(each, name) for name in names} for role, each in self.standings.items()}
+        return {role: vars(each) for role, each in self.standings.items()}
 
     def resume(self, left: Data) -> None:
         """Resume from what the previous program has exported."""
         for role, data in left.items():
-            standing = self.standings[role] = Standing(self._clock())
-            for name in Standing.__slots__:
-                setattr(standing, name, data[name])
+            self.standings[role] = Standing(self._clock())
+            vars(self.standings[role]).update(data)
         self._schedule()
 
 

@@ -12,7 +12,6 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from types import FrameType
 from typing import Protocol
 
 from tamed.ipc.channel import Channel
@@ -56,7 +55,7 @@ class Reactor:
         self._writers: dict[int, Callable[[], object]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self.on_signal: Callable[[signal.Signals], object] = _ignore
+        self.on_signal: Callable[[signal.Signals], object] = lambda _: None
         self._is_stopped = False
         self._wakeup: tuple[int, int] | None = None
 
@@ -88,8 +87,8 @@ class Reactor:
             os.set_blocking(end, False)
         self._wakeup = reading, writing
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        for number in numbers:
-            signal.signal(number, _nothing)
+        for number in numbers:  # only signals that have a handler are written to the wake-up descriptor
+            signal.signal(number, lambda *_: None)
 
         def arrived() -> None:
             for number in self.take_signals():
@@ -150,14 +149,6 @@ class Reactor:
             timer = heapq.heappop(self._timers)[2]
             if not timer.cancelled:
                 timer.call()
-
-
-def _ignore(number: signal.Signals) -> None:
-    """Default for an unset ``on_signal``: do nothing."""
-
-
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """Do nothing: the interpreter writes only signals that have a handler to the wake-up descriptor."""
 
 
 def deliver(channel: Channel, reactor: Reactor, lost: Callable[[], object]) -> None:

@@ -8,7 +8,7 @@ from tamed._os.proc import usage_of
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_text
 from tamed.metrics.ledger import Ledger
 from tamed.supervisor.events import EventLog
-from tamed.supervisor.generation import Worker, WorkerState
+from tamed.supervisor.generation import WorkerState
 from tamed.supervisor.log_tail import LogTail
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.ops_process import OpsAnswer
@@ -144,7 +144,9 @@ class OpsAnswers:
             "certificates": self._status.of_operations,
             "log_records": self._log.by_level,
             "log_lost": self._lost(),
-            "usage": [_usage(each) for each in workers],
+            "usage": [
+                {"slot": each.number, "leaves": each.is_leaving, **_usage_of(each.pid)} for each in workers
+            ],
             "supervisor": _usage_of(os.getpid()),
         }
 
@@ -159,10 +161,6 @@ def _shortened(fact: Any) -> Any:
             return {key: _shortened(each) for key, each in fact.items()}
         case _:
             return fact
-
-
-def _usage(worker: Worker) -> dict[str, Any]:
-    return {"slot": worker.number, "leaves": worker.is_leaving, **_usage_of(worker.pid)}
 
 
 def _usage_of(pid: int) -> dict[str, Any]:

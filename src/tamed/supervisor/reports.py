@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # a command reads reports too, and has no loop
     from tamed.supervisor.loop import Reactor, Timer
 
 __all__ = [
-    "REPORT_PATIENCE",
     "ReportCollector",
     "Reports",
     "read_certificates",
@@ -36,9 +35,6 @@ __all__ = [
 
 Reports = dict[int, Message]
 """The reports of workers, by their pid."""
-
-REPORT_PATIENCE = 5.0
-"""Seconds for the workers to answer."""
 
 _DEEPEST = 32  # levels of services, as the worker sends them
 _MOST_SERVICES = 20  # in the timings of a start
@@ -67,9 +63,7 @@ class ReportCollector:
         self._reactor = reactor
         self._requests: list[_Request] = []
 
-    def collect(
-        self, pids: Iterable[int], done: Callable[[Reports], object], patience: float = REPORT_PATIENCE
-    ) -> None:
+    def collect(self, pids: Iterable[int], done: Callable[[Reports], object], patience: float) -> None:
         """Call ``done`` with the reports of these workers, which were asked, when all have answered.
 
         After ``patience``, in seconds, it is called without the missing ones.

@@ -29,7 +29,8 @@ class RoleGrants:
     """Grants each role to one ready worker of the serving generation, while the daemon is running."""
 
     def __init__(self, serving: Serving, pool: WorkerPool, reactor: Reactor, platform: Platform) -> None:
-        self._roles = Roles(self, reactor.clock, _milliseconds)
+        # The time of day, so that tokens increase over a restart too, unless the clock is set back.
+        self._roles = Roles(self, reactor.clock, lambda: int(time.time() * 1000))
         self._leases = Leases(
             boot_time,
             set_alarm=self._set_alarm,
@@ -232,8 +233,3 @@ def _of_fleet(standing: Standing) -> dict[str, Any]:
         "holder": standing.holder,
         "trouble": standing.trouble,
     }
-
-
-def _milliseconds() -> int:
-    """Return the time of day: so tokens increase over a restart, too, unless the clock is set back."""
-    return int(time.time() * 1000)

@@ -46,23 +46,9 @@ class Role:
     ``gap`` the last such time, None before; both in seconds.
     """
 
-    __slots__ = (
-        "candidates",
-        "former",
-        "gap",
-        "holder",
-        "is_revoked",
-        "name",
-        "scope",
-        "since",
-        "token",
-        "transitions",
-        "vacant",
-    )
-
-    def __init__(self, name: str, scope: str = "host") -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.scope = scope
+        self.scope = "host"
         self.holder: Candidate | None = None
         self.former = 0  # the pid of the last holder
         self.candidates: list[Candidate] = []
@@ -75,15 +61,13 @@ class Role:
 
     def to_data(self) -> Data:
         """Return this as data, for the next program."""
-        data = {name: getattr(self, name) for name in self.__slots__}
-        return {**data, "candidates": [list(each) for each in self.candidates]}
+        return dict(vars(self))
 
     @classmethod
     def from_data(cls, data: Data) -> "Role":
         """Return the role of the previous program."""
         role = cls(data["name"])
-        for name in cls.__slots__:
-            setattr(role, name, data[name])
+        vars(role).update(data)
         role.holder = None if data["holder"] is None else Candidate(*data["holder"])
         role.candidates = [Candidate(*each) for each in data["candidates"]]
         return role
@@ -102,7 +86,7 @@ class Roles:
         self._clock = clock
         self._token = token
 
-    def wanted(self, name: str, candidate: Candidate, scope: str = "host") -> None:
+    def wanted(self, name: str, candidate: Candidate, scope: str) -> None:
         """Handle a service that is on standby."""
         role = self.roles.setdefault(name, Role(name))
         role.scope = scope

@@ -23,6 +23,7 @@ a rollout begins. ``scaling`` and ``recovery`` manage the workers of the serving
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from tamed._os.text import counted
@@ -64,10 +65,6 @@ _REACHED = {
     Stage.STARTING: {WorkerState.READY},
 }
 """The states in which a worker has completed each stage."""
-
-
-def _took(timings: Data) -> float:
-    return float(timings.get("took", 0.0))
 
 
 class _History:
@@ -358,8 +355,8 @@ class Rollout:
         """Record the event of a rollout, with the times of the services in the worker that took longest."""
         generation = self.serving
         facts = self._history.end(outcome="done", generation=generation.number, workers=generation.count)
-        timings = [worker.timings for worker in self._pool.of(generation)]
-        slowest = max(timings, key=_took, default={})
+        timings = [worker.timings for worker in self._pool.of(generation) if worker.timings]
+        slowest = max(timings, key=itemgetter("took"), default={})
         self._platform.record(what, text, **{**slowest, **facts})
 
     def _enter(self, stage: Stage) -> None:

@@ -13,7 +13,7 @@ from tamed.supervisor.events import EventLog
 from tamed.supervisor.generation import Worker
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.reports import REPORT_PATIENCE, Reports
+from tamed.supervisor.reports import Reports
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Phase, Supervisor
 from tamed.supervisor.workers import WorkerPool
@@ -24,6 +24,8 @@ __all__ = ["ControlApi", "StackRequests", "StateNotifier", "StatusRequests"]
 _RECENT = 10  # events in a status
 _SHOWN = 60  # characters of an unknown command
 _EXTENSION = 15.0  # seconds: much more than between two looks
+_PATIENCE = 5.0  # seconds for the workers to send their reports
+_STACKS = 1.0  # seconds for a worker to send its stacks
 _PRINTING = 0.8  # seconds in which a process has printed its stacks, and they have been read
 
 
@@ -88,9 +90,9 @@ class StatusRequests:
         self.begun = begun
         self.of_operations: list[Message] = []
 
-    def serve(self, answer: Answer, patience: float = REPORT_PATIENCE) -> None:
+    def serve(self, answer: Answer, patience: float = _PATIENCE) -> None:
         """Answer when the workers have reported, or when ``patience``, in seconds, is over."""
-        self._supervisor.pool.request_reports(lambda reports: answer(self._status(reports)), patience)
+        self._supervisor.pool.request("report", lambda reports: answer(self._status(reports)), patience)
 
     def _status(self, reports: Reports) -> dict[str, Any]:
         supervisor, recovery = self._supervisor, self._supervisor.recovery
@@ -171,7 +173,7 @@ class StackRequests:
 
     def serve(self, answer: Answer) -> None:
         """Answer when all workers have answered, or have printed their stacks."""
-        self._pool.request_stacks(lambda found: self._complete(found, answer))
+        self._pool.request("stacks", lambda found: self._complete(found, answer), _STACKS)
 
     def _complete(self, found: Reports, answer: Answer) -> None:
         silent = [pid for pid in self._pool.workers if pid not in found and self._platform.print_stacks(pid)]

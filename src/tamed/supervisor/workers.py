@@ -25,14 +25,7 @@ from tamed.supervisor.checks import read_checks
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, deliver
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.reports import (
-    REPORT_PATIENCE,
-    ReportCollector,
-    Reports,
-    read_report,
-    read_stacks,
-    read_timings,
-)
+from tamed.supervisor.reports import ReportCollector, Reports, read_report, read_stacks, read_timings
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.templates import ForkRequest, Templates
 
@@ -44,7 +37,6 @@ __all__ = ["WorkerEvents", "WorkerPool"]
 _OWN_STATES = ("prepared", "starting", "ready")  # the states that a worker may report
 _AT_WORK = (WorkerState.LOADING, WorkerState.STARTING)
 _FEWEST_AT_ONCE = 2
-_STACKS = 1.0  # seconds for a worker to send its stacks
 _STATUSES = 255
 _EVENTS = 1024 * 1024  # bytes of messages that may wait for a worker that gets events
 _ONE, _ALL = "one", "all"  # the kinds of subscriptions
@@ -104,8 +96,7 @@ class WorkerPool:
         self.templates = Templates(reactor, platform)
         self._requested: dict[Worker, ForkRequest] = {}
         self._events = events
-        self._reports = ReportCollector(reactor)
-        self._stacks = ReportCollector(reactor)
+        self._reports = {"report": ReportCollector(reactor), "stacks": ReportCollector(reactor)}
         self._reactor = reactor
         self._sockets = sockets
         self._platform = platform
@@ -244,15 +235,14 @@ class WorkerPool:
         if not (is_ready and self._send(worker, {"drain": True})):
             self._platform.signal(worker.pid, signal.SIGTERM)
 
-    def request_reports(self, done: Callable[[Reports], object], patience: float = REPORT_PATIENCE) -> None:
-        """Request the reports of the workers; call ``done`` with those that arrive in time (seconds)."""
-        asked = [pid for pid, worker in self.workers.items() if self._request_report(worker)]
-        self._reports.collect(asked, done, patience)
+    def request(self, what: str, done: Callable[[Reports], object], patience: float) -> None:
+        """Request a ``report`` or the ``stacks`` of each worker; call ``done`` with those that arrive.
 
-    def request_stacks(self, done: Callable[[Reports], object]) -> None:
-        """Request the stacks of the workers; call ``done`` with those that arrive within a second."""
-        asked = [pid for pid, worker in self.workers.items() if self._send(worker, {"stacks": True})]
-        self._stacks.collect(asked, done, _STACKS)
+        It is called after ``patience`` seconds at the latest. A worker that does not serve has no report.
+        """
+        able = [each for each in self.workers.values() if each.must_answer or what == "stacks"]
+        asked = [worker.pid for worker in able if self._send(worker, {what: True})]
+        self._reports[what].collect(asked, done, patience)
 
     def publish(self, event: Message) -> None:
         """Send an event to the subscribed workers: to all, or to one, preferably a serving one.
@@ -266,9 +256,6 @@ class WorkerPool:
         for worker in able:
             if worker is chosen or _ALL in worker.subscribed:
                 self._send(worker, {"event": event, "chosen": worker is chosen})
-
-    def _request_report(self, worker: Worker) -> bool:
-        return worker.must_answer and self._send(worker, {"report": True})
 
     def terminate(self, worker: Worker) -> None:
         """Order a worker to finish its accepted connections, and to stop."""
@@ -330,13 +317,8 @@ class WorkerPool:
             case {"metrics": _}:
                 self._send_table(worker, read_number(message, "number"))
             case {"report": _} | {"stacks": _}:
-                self._answered(worker, message)
-
-    def _answered(self, worker: Worker, message: Message) -> None:
-        if "report" in message:
-            self._reports.received(worker.pid, read_report(read_object(message, "report")))
-        else:
-            self._stacks.received(worker.pid, read_stacks(read_object(message, "stacks")))
+                what, read = ("report", read_report) if "report" in message else ("stacks", read_stacks)
+                self._reports[what].received(worker.pid, read(read_object(message, what)))
 
     def _keep(self, worker: Worker, message: Message) -> None:
         """Store a worker's report of its start, its end or its services."""
@@ -410,8 +392,8 @@ class WorkerPool:
         if worker.channel.fileno() >= 0:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()
-            self._reports.will_not_answer(worker.pid)
-            self._stacks.will_not_answer(worker.pid)
+            for collector in self._reports.values():
+                collector.will_not_answer(worker.pid)
 
 
 def _distance(worker: Worker) -> tuple[bool, int, int]:

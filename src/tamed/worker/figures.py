@@ -95,15 +95,12 @@ class _Histogram:
     def __init__(self, values: Values) -> None:
         self._sum: Value = values.value("histogram", _LAG, f"{_LAG}_sum", (), (), _LAG_HELP)
         self._buckets = [
-            (bound, values.value("histogram", _LAG, f"{_LAG}_bucket", ("le",), (_text(bound),), _LAG_HELP))
+            (bound, values.value("histogram", _LAG, f"{_LAG}_bucket", ("le",), (label,), _LAG_HELP))
             for bound in _BOUNDS
+            for label in ["+Inf" if bound == float("inf") else repr(bound)]
         ]
 
     def observe(self, seconds: float) -> None:
         """Count a lag, in seconds."""
         self._sum.inc(seconds)
         next(value for bound, value in self._buckets if seconds <= bound).inc(1)
-
-
-def _text(bound: float) -> str:
-    return "+Inf" if bound == float("inf") else repr(bound)
