@@ -25,7 +25,6 @@ class Stage:
         self.asked: list[Message] = []
         self.process = OpsProcess(
             a_plan(ops="127.0.0.1:0", **changes),
-            world.reactor,
             world.platform,
             world.sockets,
             serve=self._serve,

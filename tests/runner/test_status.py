@@ -20,7 +20,7 @@ class Client:
         status = StatusRequests(
             world.supervisor, world.reactor, world.sockets, EventLog(), world.reactor.clock()
         )
-        stacks = StackRequests(world.supervisor.pool, world.reactor, world.platform)
+        stacks = StackRequests(world.supervisor.pool, world.platform)
         self.api = ControlApi(world.supervisor, status, stacks)
         self.answers: list[dict[str, Any]] = []
 

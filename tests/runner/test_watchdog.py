@@ -19,9 +19,7 @@ def made() -> Iterator[_Made]:
     with a_pool() as (world, pool):
         pool.spawn(world.generation, 1)
         world.reactor.turn(0)
-        watchdog = Watchdog(
-            lambda: world.plan.heartbeat_interval, pool.workers, world.reactor, world.platform
-        )
+        watchdog = Watchdog(lambda: world.plan.heartbeat_interval, pool.workers, world.platform)
         watchdog.watch()
         yield world, pool, watchdog
 

@@ -95,7 +95,7 @@ class FakePlatform:
     """
 
     def __init__(self, reactor: Reactor) -> None:
-        self.reactor = reactor
+        self.reactor: Reactor = reactor
         self.templates: list[Hand] = []
         self.killed_templates: list[int] = []
         self.is_held_up = False
@@ -384,7 +384,7 @@ class FakeEvents:
 def a_pool(**changes: Any) -> Iterator[tuple[World, WorkerPool]]:
     """Yield a pool whose events are only recorded."""
     world = World(a_plan(**changes))
-    pool = WorkerPool(world.events, world.reactor, world.sockets, world.platform)
+    pool = WorkerPool(world.events, world.sockets, world.platform)
     try:
         yield world, pool
     finally:
@@ -400,7 +400,7 @@ class Supervised(World):
 
     def __init__(self, **changes: Any) -> None:
         super().__init__(a_plan(**changes))
-        self.supervisor = Supervisor(self.plan, self.reactor, self.sockets, self.platform)
+        self.supervisor = Supervisor(self.plan, self.sockets, self.platform)
         self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform.notifier)
 
     def ends(self, hand: Hand, code: int) -> None:

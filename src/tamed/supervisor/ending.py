@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tamed._os.text import counted
 from tamed.errors import ExitStatus
 from tamed.supervisor.generation import Worker
-from tamed.supervisor.loop import NO_TIMER, Reactor, Timer
+from tamed.supervisor.loop import NO_TIMER, Timer
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import Watchdog
@@ -37,9 +37,7 @@ class Ending:
         pool: WorkerPool,
         watchdog: Watchdog,
         sockets: SocketTable,
-        reactor: Reactor,
         platform: Platform,
-        *,
         cancel: Callable[[], object],
     ) -> None:
         self.status = int(ExitStatus.OK)
@@ -49,7 +47,7 @@ class Ending:
         self._pool = pool
         self._watchdog = watchdog
         self._sockets = sockets
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._cancel = cancel
         self._deadline = 0.0

@@ -75,8 +75,8 @@ class HelperProcess:
 class HelperProcesses:
     """Runs modules as children that get one message, answer with one, and end."""
 
-    def __init__(self, reactor: Reactor, platform: Platform) -> None:
-        self._reactor = reactor
+    def __init__(self, platform: Platform) -> None:
+        self._reactor = platform.reactor
         self._platform = platform
         self._running: dict[int, HelperProcess] = {}
         self._requested: dict[HelperProcess, tuple[ForkRequest, Channel]] = {}

@@ -96,6 +96,7 @@ class Holdings:
         held.callback(self.sockets.close)
         self.platform = PosixPlatform(
             plan,
+            self.reactor,
             self.intake,
             identity=identity,
             reporter=reporter,
@@ -105,13 +106,12 @@ class Holdings:
         )
         if no_events:
             self.platform.log("WARNING", no_events)
-        self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.platform)
+        self.supervisor = Supervisor(plan, self.sockets, self.platform)
         self.events.added = self.supervisor.pool.publish
         self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform.notifier)
         self.reactor.on_signal = self.supervisor.signalled
         self.supervisor.on_upgrade = Upgrader(
             self.supervisor.helpers,
-            self.reactor,
             self.platform,
             self.export,
             failed=self.supervisor.operations.finish,
@@ -204,7 +204,6 @@ class Holdings:
         )
         process = OpsProcess(
             plan,
-            self.reactor,
             self.platform,
             sockets,
             serve=answers.serve,
@@ -270,7 +269,7 @@ class Holdings:
     ) -> ControlServer | None:
         if not plan.control:
             return None
-        stacks = StackRequests(self.supervisor.pool, self.reactor, self.platform)
+        stacks = StackRequests(self.supervisor.pool, self.platform)
         api = ControlApi(self.supervisor, self.status, stacks)
         control = None if left is None else left["control"]
         server = ControlServer(

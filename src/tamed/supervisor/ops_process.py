@@ -16,7 +16,7 @@ from tamed.ipc.fault import fault_data
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_text
 from tamed.service.restart import Backoff
-from tamed.supervisor.loop import NO_TIMER, Peer, Reactor
+from tamed.supervisor.loop import NO_TIMER, Peer
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.sockets import SocketTable
@@ -46,7 +46,6 @@ class OpsProcess:
     def __init__(
         self,
         plan: Plan,
-        reactor: Reactor,
         platform: Platform,
         sockets: SocketTable,
         *,
@@ -54,7 +53,7 @@ class OpsProcess:
         is_starting: Callable[[], bool],
     ) -> None:
         self._plan = plan
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._sockets = sockets
         self._serve = serve

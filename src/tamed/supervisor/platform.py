@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tamed.log.plan import LogPlan
+from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
 from tamed.unix.notify import Notifier
 
@@ -41,11 +42,12 @@ class PreparedFork(Protocol):
 
 
 class Platform(Protocol):
-    """Processes, signals, the log, and the reports of the supervisor.
+    """The event loop, processes, signals, the log, and the reports of the supervisor.
 
     ``notifier`` notifies the service manager.
     """
 
+    reactor: Reactor
     notifier: Notifier
 
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:

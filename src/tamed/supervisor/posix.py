@@ -18,6 +18,7 @@ from tamed.log.plan import LogPlan, is_journal
 from tamed.log.sink import open_sink
 from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
+from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform, PreparedFork, Remains
 from tamed.supervisor.spawner import ChildPipes, Spawner
@@ -39,6 +40,7 @@ class PosixPlatform(Platform):
     def __init__(
         self,
         plan: Plan,
+        reactor: Reactor,
         intake: Intake,
         *,
         identity: Identity | None,
@@ -47,6 +49,7 @@ class PosixPlatform(Platform):
         events: EventLog,
         close_unused: Callable[[], None],
     ) -> None:
+        self.reactor = reactor
         self.notifier = Notifier.from_environ(environ)
         self._events = events
         self._oom_kills = oom_kills()

@@ -16,7 +16,7 @@ from tamed.errors import ExitStatus, reason
 from tamed.ipc.handoff import Data
 from tamed.service.restart import Backoff
 from tamed.supervisor.generation import Serving, Worker
-from tamed.supervisor.loop import NO_TIMER, Reactor
+from tamed.supervisor.loop import NO_TIMER
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.workers import WorkerPool
 
@@ -36,19 +36,13 @@ class Recovery:
     """
 
     def __init__(
-        self,
-        serving: Serving,
-        pool: WorkerPool,
-        reactor: Reactor,
-        platform: Platform,
-        *,
-        failed: Callable[[str, int], object],
+        self, serving: Serving, pool: WorkerPool, platform: Platform, *, failed: Callable[[str, int], object]
     ) -> None:
         self.restarts = 0
         self.last_error = ""
         self.failed_at: float | None = None
         self._pool = pool
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._serving = serving
         self._failed = failed

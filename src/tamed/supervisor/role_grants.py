@@ -13,7 +13,6 @@ from tamed.supervisor.checks import Check
 from tamed.supervisor.control import Answer
 from tamed.supervisor.generation import Serving, Worker, WorkerState
 from tamed.supervisor.leases import Leases, Standing
-from tamed.supervisor.loop import Reactor
 from tamed.supervisor.operations import fault
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.roles import Candidate, Role, Roles
@@ -28,9 +27,9 @@ _LONGEST = 1000  # characters of a service's path
 class RoleGrants:
     """Grants each role to one ready worker of the serving generation, while the daemon is running."""
 
-    def __init__(self, serving: Serving, pool: WorkerPool, reactor: Reactor, platform: Platform) -> None:
+    def __init__(self, serving: Serving, pool: WorkerPool, platform: Platform) -> None:
         # The time of day, so that tokens increase over a restart too, unless the clock is set back.
-        self._roles = Roles(self, reactor.clock, lambda: int(time.time() * 1000))
+        self._roles = Roles(self, platform.reactor.clock, lambda: int(time.time() * 1000))
         self._leases = Leases(
             boot_time,
             set_alarm=self._set_alarm,
@@ -40,7 +39,7 @@ class RoleGrants:
         )
         self._alarm: BootAlarm | None = None
         self._pool = pool
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._serving = serving
         self._waiting: dict[str, list[Answer]] = {}  # for another holder, by role

@@ -104,7 +104,6 @@ class Rollout:
         recovery: Recovery,
         *,
         sockets: SocketTable,
-        reactor: Reactor,
         platform: Platform,
         done: Callable[[Data], object],
     ) -> None:
@@ -118,13 +117,13 @@ class Rollout:
         self._handovers = handovers
         self._helpers = helpers
         self._sockets = sockets
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._recovery = recovery
         self._done = done
         self._deadline = NO_TIMER
         self._planner: HelperProcess | None = None
-        self._history = _History(reactor)
+        self._history = _History(platform.reactor)
 
     @property
     def is_busy(self) -> bool:

@@ -8,7 +8,7 @@ from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data
 from tamed.supervisor.generation import Serving, Worker, WorkerState
 from tamed.supervisor.handover import Handovers
-from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.loop import Timer
 from tamed.supervisor.operations import Operation, fault
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.recovery import Recovery
@@ -28,15 +28,14 @@ class Scaler:
         pool: WorkerPool,
         handovers: Handovers,
         recovery: Recovery,
-        reactor: Reactor,
-        *,
         platform: Platform,
+        *,
         scaled: Callable[[Data], object],
     ) -> None:
         self._pool = pool
         self._handovers = handovers
         self._recovery = recovery
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._serving = serving
         self._scaled = scaled

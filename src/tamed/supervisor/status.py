@@ -166,9 +166,9 @@ class StackRequests:
     read for a moment; it is in the log, too.
     """
 
-    def __init__(self, pool: WorkerPool, reactor: Reactor, platform: Platform) -> None:
+    def __init__(self, pool: WorkerPool, platform: Platform) -> None:
         self._pool = pool
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
 
     def serve(self, answer: Answer) -> None:

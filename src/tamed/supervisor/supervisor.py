@@ -24,7 +24,6 @@ from tamed.supervisor.events import Figures
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.handover import Handovers
 from tamed.supervisor.helpers import HelperProcesses
-from tamed.supervisor.loop import Reactor
 from tamed.supervisor.operations import Kind, Operation, Operations, fault
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
@@ -78,22 +77,20 @@ class Supervisor:
     are the counters, and ``checks`` the service checks.
     """
 
-    def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
+    def __init__(self, plan: Plan, sockets: SocketTable, platform: Platform) -> None:
         self._has_started = False
         self.on_upgrade: Callable[[Plan, str], object] = lambda _, __: None
         self.on_child_ended: Callable[[int, int], object] = lambda *_: None
         self.figures = Figures()
         self.operations = Operations(self._begin)
-        self.pool = WorkerPool(self, reactor, sockets, platform)
-        self.helpers = HelperProcesses(reactor, platform)
+        self.pool = WorkerPool(self, sockets, platform)
+        self.helpers = HelperProcesses(platform)
         self.checks = ServiceChecks(self._checks_of_workers, platform)
-        self._watchdog = Watchdog(lambda: self.plan.heartbeat_interval, self.pool.workers, reactor, platform)
-        self._handovers = Handovers(self.pool, self._watchdog, reactor)
-        self.ending = Ending(
-            self.pool, self._watchdog, sockets, reactor, platform, cancel=self._cancel_operations
-        )
-        self.recovery = Recovery(self, self.pool, reactor, platform, failed=self._attempt_failed)
-        self.roles = RoleGrants(self, self.pool, reactor, platform)
+        self._watchdog = Watchdog(lambda: self.plan.heartbeat_interval, self.pool.workers, platform)
+        self._handovers = Handovers(self.pool, self._watchdog, platform.reactor)
+        self.ending = Ending(self.pool, self._watchdog, sockets, platform, self._cancel_operations)
+        self.recovery = Recovery(self, self.pool, platform, failed=self._attempt_failed)
+        self.roles = RoleGrants(self, self.pool, platform)
         self._rollout = Rollout(
             plan,
             self.pool,
@@ -101,24 +98,13 @@ class Supervisor:
             self.helpers,
             self.recovery,
             sockets=sockets,
-            reactor=reactor,
             platform=platform,
             done=self._rolled_out,
         )
-        self._scaler = Scaler(
-            self,
-            self.pool,
-            self._handovers,
-            self.recovery,
-            reactor,
-            platform=platform,
-            scaled=self._scaled,
-        )
-        self._memory_limit = MemoryLimit(
-            self, self.pool.workers, reactor, platform, recycle=self.worker_should_recycle
-        )
+        self._scaler = Scaler(self, self.pool, self._handovers, self.recovery, platform, scaled=self._scaled)
+        self._memory_limit = MemoryLimit(self, self.pool.workers, platform, self.worker_should_recycle)
         self._watching = Watching(self.helpers, platform, lambda: self.reload(asked="a changed file"))
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._begun = 0.0  # the last reload
 

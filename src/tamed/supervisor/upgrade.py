@@ -15,7 +15,6 @@ from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.handoff import Data, HandoffState, Keep
 from tamed.ipc.message import InvalidMessage, read_fault, read_text
 from tamed.supervisor.helpers import HelperProcess, HelperProcesses
-from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.unix.privileges import is_traceable
@@ -37,7 +36,6 @@ class Upgrader:
     def __init__(
         self,
         helpers: HelperProcesses,
-        reactor: Reactor,
         platform: Platform,
         export: Callable[[Keep], Data],
         *,
@@ -45,7 +43,7 @@ class Upgrader:
         upgrading: Callable[[bool], object],
     ) -> None:
         self._helpers = helpers
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._export = export
         self._failed = failed

@@ -12,7 +12,6 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 
 from tamed.supervisor.generation import Generation, Serving, Worker, WorkerState
-from tamed.supervisor.loop import Reactor
 from tamed.supervisor.platform import Platform
 
 __all__ = ["MemoryLimit", "Watchdog"]
@@ -33,17 +32,13 @@ class Watchdog:
     """
 
     def __init__(
-        self,
-        interval: Callable[[], float],
-        workers: Mapping[int, Worker],
-        reactor: Reactor,
-        platform: Platform,
+        self, interval: Callable[[], float], workers: Mapping[int, Worker], platform: Platform
     ) -> None:
         self._interval = interval
         self._workers = workers
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
-        self._due = reactor.clock()
+        self._due = platform.reactor.clock()
 
     @property
     def cannot_kill(self) -> bool:
@@ -146,13 +141,11 @@ class MemoryLimit:
         self,
         serving: Serving,
         workers: Mapping[int, Worker],
-        reactor: Reactor,
         platform: Platform,
-        *,
         recycle: Callable[[Worker, str], bool],
     ) -> None:
         self._workers = workers
-        self._reactor = reactor
+        self._reactor = platform.reactor
         self._platform = platform
         self._serving = serving
         self._recycle = recycle

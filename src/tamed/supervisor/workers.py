@@ -23,7 +23,7 @@ from tamed.ipc.message import (
 )
 from tamed.supervisor.checks import read_checks
 from tamed.supervisor.generation import Generation, Worker, WorkerState
-from tamed.supervisor.loop import Reactor, deliver
+from tamed.supervisor.loop import deliver
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.reports import ReportCollector, Reports, read_report, read_stacks, read_timings
 from tamed.supervisor.sockets import SocketTable
@@ -88,16 +88,17 @@ class WorkerPool:
     ``metrics`` are the tables of their metrics, None without an operations endpoint.
     """
 
-    def __init__(
-        self, events: WorkerEvents, reactor: Reactor, sockets: SocketTable, platform: Platform
-    ) -> None:
+    def __init__(self, events: WorkerEvents, sockets: SocketTable, platform: Platform) -> None:
         self.workers: dict[int, Worker] = {}
         self.metrics: Ledger | None = None
-        self.templates = Templates(reactor, platform)
+        self.templates = Templates(platform.reactor, platform)
         self._requested: dict[Worker, ForkRequest] = {}
         self._events = events
-        self._reports = {"report": ReportCollector(reactor), "stacks": ReportCollector(reactor)}
-        self._reactor = reactor
+        self._reports = {
+            "report": ReportCollector(platform.reactor),
+            "stacks": ReportCollector(platform.reactor),
+        }
+        self._reactor = platform.reactor
         self._sockets = sockets
         self._platform = platform
 
