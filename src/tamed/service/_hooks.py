@@ -10,8 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 from tamed.errors import DeadlinePassed, ServiceFailed
-from tamed.service._failures import failure_of, report
-from tamed.service._tasks import until_done
+from tamed.service._tasks import failure_of, report, until_done
 from tamed.service.restart import Restart
 from tamed.service.role import Scope
 

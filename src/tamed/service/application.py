@@ -70,13 +70,9 @@ class Application(MultiService):
                 waiting.set_result(None)
 
     def _make_lifecycle(self) -> GroupLifecycle:
-        return GroupLifecycle(
-            self,
-            self._overridden,
-            strategy=lambda: self.strategy,
-            on_prepare=self._clear_result,
-            on_failure=self._end_by_failure,
-        )
+        lifecycle = super()._make_lifecycle()
+        lifecycle.on_prepare, lifecycle.on_failure = self._clear_result, self._end_by_failure
+        return lifecycle
 
     def _clear_result(self) -> None:
         self.failure = self._exit_status = None

@@ -5,12 +5,11 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from itertools import dropwhile
 from typing import Any, Literal
 
-from tamed.errors import ApplicationFailed, ServiceFailed, ServiceMisuse, reason
+from tamed.errors import ApplicationFailed, ServiceMisuse, reason
 from tamed.log.logger import own_logger
-from tamed.service._failures import Shutdown
 from tamed.service._hooks import Hooks
 from tamed.service._recovery import Recovery
-from tamed.service._tasks import Operation, is_cancelled, until_done
+from tamed.service._tasks import Operation, Shutdown, is_cancelled, until_done
 from tamed.service.lifecycle import PREPARED, RUNNING, STARTING, STOPPING, Lifecycle
 
 __all__ = ["GroupLifecycle", "Strategy"]
@@ -26,16 +25,8 @@ class GroupLifecycle(Lifecycle):
     ``strategy`` returns the current `MultiService.strategy`.
     """
 
-    def __init__(
-        self,
-        service: Hooks,
-        overridden: frozenset[str],
-        *,
-        strategy: Callable[[], Strategy],
-        on_prepare: Callable[[], object] = lambda: None,
-        on_failure: Callable[[ServiceFailed], bool] = lambda _: False,
-    ) -> None:
-        super().__init__(service, overridden, on_prepare=on_prepare, on_failure=on_failure)
+    def __init__(self, service: Hooks, overridden: frozenset[str], strategy: Callable[[], Strategy]) -> None:
+        super().__init__(service, overridden)
         self.strategy = strategy
         self.by_name: dict[str, Lifecycle] = {}
         self._additions: dict[str, _Addition] = {}  # by the child's name

@@ -28,10 +28,17 @@ from typing import Any, Final
 from tamed._os.text import counted
 from tamed.errors import ApplicationFailed, ServiceFailed, ServiceMisuse
 from tamed.log.logger import own_logger
-from tamed.service._failures import FailureScope, Shutdown, failure_of, report
 from tamed.service._hooks import Body, Hooks, current_service, run_hook
 from tamed.service._recovery import Recovery
-from tamed.service._tasks import Operation, is_cancelled, until_done
+from tamed.service._tasks import (
+    FailureScope,
+    Operation,
+    Shutdown,
+    failure_of,
+    is_cancelled,
+    report,
+    until_done,
+)
 from tamed.service.restart import RestartBudget
 from tamed.service.role import Campaign, Lease, check_scope, current_roles
 
@@ -80,15 +87,10 @@ class Lifecycle:
     handled it.
     """
 
-    def __init__(
-        self,
-        service: Hooks,
-        overridden: frozenset[str],
-        *,
-        on_prepare: Callable[[], object] = lambda: None,
-        on_failure: Callable[[ServiceFailed], bool] = lambda _: False,
-    ) -> None:
+    def __init__(self, service: Hooks, overridden: frozenset[str]) -> None:
         self.service = service
+        self.on_prepare: Callable[[], object] | None = None
+        self.on_failure: Callable[[ServiceFailed], bool] | None = None
         self.parent: Lifecycle | None = None
         self.children: list[Lifecycle] = []
         self.state = IDLE
@@ -100,8 +102,6 @@ class Lifecycle:
         self.calling: tuple[str, float] | None = None
         self._overridden = overridden
         self._is_logged = not overridden.isdisjoint(("start", "run", "stop"))
-        self._on_prepare = on_prepare
-        self._on_failure = on_failure
         self._operation: Operation | None = None  # the pending start or stop
         self._body: Body | None = None
         self._up_since = 0.0
@@ -263,7 +263,8 @@ class Lifecycle:
     async def _prepare(self) -> None:
         self.restarts = 0
         self._budget = None
-        self._on_prepare()
+        if self.on_prepare is not None:
+            self.on_prepare()
         if "prepare" in self._overridden:
             await self._call("prepare", self.service.prepare())
         self.is_prepared = True
@@ -527,7 +528,8 @@ class Lifecycle:
     def _end_by(self, failure: ServiceFailed) -> None:
         """End because of a failure that no restart policy handles; only for roots."""
         scope = self._start_scope or self._user_scope
-        if not self._on_failure(failure) and scope is not None:
+        is_handled = self.on_failure is not None and self.on_failure(failure)
+        if not is_handled and scope is not None:
             scope.fail(failure)
 
     def _restart_delay(self, *, failed: bool) -> float | None:

@@ -245,7 +245,7 @@ class MultiService(Service):
         return cast("GroupLifecycle", super().lifecycle)
 
     def _make_lifecycle(self) -> GroupLifecycle:
-        return GroupLifecycle(self, self._overridden, strategy=lambda: self.strategy)
+        return GroupLifecycle(self, self._overridden, lambda: self.strategy)
 
     def __init__(
         self,
