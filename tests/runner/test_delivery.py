@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from tamed.ipc.channel import Channel
-from tamed.supervisor.loop import Reactor, deliver
+from tamed.supervisor.loop import Peer, Reactor
 
 
 @pytest.fixture
@@ -20,31 +20,26 @@ def reactor() -> Iterator[Reactor]:
 def test_a_long_message_arrives_although_the_other_end_never_says_a_word(reactor: Reactor) -> None:
     """It is sent piece by piece, as the other end reads."""
     ours, theirs = map(Channel, socket.socketpair())
-    with closing(ours), closing(theirs):
-        reactor.watch(ours, lambda: None)
+    peer = Peer(ours, reactor, lambda _: None)
+    with closing(peer), closing(theirs):
         message = {"job": "x" * 3_000_000}
-        ours.send(message)
-        deliver(ours, reactor, reactor.stop)
+        peer.send(message)
         received: list[object] = []
         while not received:
             received += [got for got, _ in theirs.receive()]
             reactor.turn(0)
         assert received == [message]
-        reactor.unwatch(ours)
 
 
-def test_a_channel_whose_other_end_is_gone_is_left_alone(reactor: Reactor) -> None:
-    """The sender is notified once; nothing is sent through a closed channel."""
+def test_a_channel_whose_other_end_is_gone_is_closed_once(reactor: Reactor) -> None:
+    """The owner is notified once."""
     lost: list[bool] = []
     ours, theirs = map(Channel, socket.socketpair())
-    with closing(ours):
-        reactor.watch(ours, lambda: None)
-        ours.send({"job": "x" * 3_000_000})
-        deliver(ours, reactor, lambda: lost.append(True))
-        theirs.close()
-        reactor.turn(0)
-        reactor.turn(0)
-        reactor.unwatch(ours)
-        ours.close()
-        deliver(ours, reactor, lambda: lost.append(True))
+    peer = Peer(ours, reactor, lambda _: None, closed=lambda: lost.append(True))
+    peer.send({"job": "x" * 3_000_000})
+    theirs.close()
+    reactor.turn(0)
+    reactor.turn(0)
+    peer.close()
+    assert ours.closed
     assert lost == [True]

@@ -8,6 +8,7 @@ from tamed.errors import ExitStatus
 from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
 from tamed.supervisor.checks import Check
+from tamed.supervisor.loop import Peer
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Remains
 
@@ -100,6 +101,7 @@ class Worker:
         self.number = number
         self.generation = generation
         self.channel = channel
+        self.peer: Peer  # from the fork on
         self.started = started
         self.heard = heard
         self.ready: float | None = None
@@ -110,6 +112,7 @@ class Worker:
         self.leaving: int | None = None
         self.replaces = replaces
         self.is_surplus = False
+        self.is_reaped = False
         self.timings: dict[str, Any] = {}
         self.checks: list[Check] = []
         self.subscribed: set[str] = set()

@@ -17,7 +17,7 @@ from typing import Protocol
 from tamed.ipc.channel import Channel
 from tamed.ipc.message import InvalidMessage, Message
 
-__all__ = ["NO_TIMER", "Peer", "Reactor", "Timer", "deliver"]
+__all__ = ["NO_TIMER", "Peer", "Reactor", "Timer"]
 
 
 class _HasFileno(Protocol):
@@ -151,24 +151,12 @@ class Reactor:
                 timer.call()
 
 
-def deliver(channel: Channel, reactor: Reactor, lost: Callable[[], object]) -> None:
-    """Send the queued messages of a watched channel, now or as soon as the socket is writable.
-
-    ``lost`` is called if the other end no longer receives.
-    """
-    try:
-        if not channel.closed and not channel.flush():
-            reactor.once_writable(channel, lambda: deliver(channel, reactor, lost))
-    except OSError:
-        lost()
-
-
 class Peer:
     """A child at the other end of a channel; ``handle`` is called with each of its messages.
 
     The channel is closed when the child has closed its end, does not read, or sends an invalid message, for
-    which ``handle`` raises InvalidMessage; ``invalid`` is then called with it. The end of the child is
-    handled where children are reaped.
+    which ``handle`` raises InvalidMessage; ``invalid`` is then called with it before, and ``closed`` after
+    that, once. The end of the child is handled where children are reaped.
     """
 
     def __init__(
@@ -177,25 +165,36 @@ class Peer:
         reactor: Reactor,
         handle: Callable[[Message], object],
         invalid: Callable[[InvalidMessage], object] = lambda _: None,
+        closed: Callable[[], object] = lambda: None,
     ) -> None:
         self.channel = channel
         self._reactor = reactor
         self._handle = handle
         self._invalid = invalid
+        self._closed = closed
         if not channel.closed:
             reactor.watch(channel, self.receive)
-            deliver(channel, reactor, self.close)
+            self._deliver()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message with copies of descriptors, now or as soon as possible. Raises as `Channel.send`."""
         self.channel.send(message, descriptors)
-        deliver(self.channel, self._reactor, self.close)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Send the queued messages, now or as soon as the socket is writable."""
+        try:
+            if not self.channel.closed and not self.channel.flush():
+                self._reactor.once_writable(self.channel, self._deliver)
+        except OSError:
+            self.close()
 
     def receive(self) -> None:
         """Handle the messages that have arrived. May be called repeatedly, even after `close`."""
         try:
             for message, _ in self.channel.receive():
                 self._handle(message)
+            self._deliver()  # one that no longer reads is noticed here, too
         except InvalidMessage as error:
             self._invalid(error)
             self.close()
@@ -209,3 +208,4 @@ class Peer:
         if self.channel.fileno() >= 0:
             self._reactor.unwatch(self.channel)
             self.channel.close()
+            self._closed()

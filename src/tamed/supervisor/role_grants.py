@@ -15,7 +15,7 @@ from tamed.supervisor.generation import Serving, Worker, WorkerState
 from tamed.supervisor.leases import Leases, Standing
 from tamed.supervisor.operations import fault
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.roles import Candidate, Role, Roles
+from tamed.supervisor.roles import Candidate, Grants, Role, Roles
 from tamed.supervisor.workers import WorkerPool
 
 __all__ = ["RoleGrants"]
@@ -24,7 +24,7 @@ _MOST = 1000
 _LONGEST = 1000  # characters of a service's path
 
 
-class RoleGrants:
+class RoleGrants(Grants):
     """Grants each role to one ready worker of the serving generation, while the daemon is running."""
 
     def __init__(self, serving: Serving, pool: WorkerPool, platform: Platform) -> None:
@@ -85,10 +85,9 @@ class RoleGrants:
                 answer(fault(why))
         self._waiting.clear()
 
-    # Decisions of the state machine: see `Grants`.
+    # Decisions of the state machine.
 
     def eligible(self) -> Sequence[int]:
-        """Return the ready workers that stay; those with low numbers stay longest when it is scaled down."""
         if not self._serving.is_running:
             return ()
         workers = self._pool.of(self._serving.generation)
@@ -96,7 +95,6 @@ class RoleGrants:
         return [each.pid for each in sorted(ready, key=lambda each: each.number)]
 
     def grant(self, role: Role, holder: Candidate) -> None:
-        """Grant a role to a worker, and answer the requests that wait for it."""
         if role.scope == "cluster":
             self._let_campaign(role, holder)
             return
@@ -123,7 +121,6 @@ class RoleGrants:
             answer({"resigned": f"{role.name} was resigned: another machine gets it, if there is one"})
 
     def revoke(self, role: Role, holder: Candidate) -> None:
-        """Order a worker to resign a role."""
         worker = self._pool.workers[holder.pid]
         self._pool.tell_role(worker, {"role": role.name, "number": holder.campaign, "revoke": True})
 

@@ -34,7 +34,7 @@ from tamed.supervisor.scaling import Scaler
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import MemoryLimit, Watchdog
 from tamed.supervisor.watching import Watching
-from tamed.supervisor.workers import WorkerPool
+from tamed.supervisor.workers import WorkerEvents, WorkerPool
 
 __all__ = ["SIGNALS", "Phase", "Supervisor"]
 
@@ -67,7 +67,7 @@ class Phase(enum.Enum):
     STOPPING = "stopping"
 
 
-class Supervisor:
+class Supervisor(WorkerEvents):
     """Supervises the workers of one daemon.
 
     ``generation`` is the one that serves. ``ending`` is how the daemon ends. ``recovery`` replaces lost
@@ -359,10 +359,9 @@ class Supervisor:
         self.recovery.look()
         self._reload("the upgrade")
 
-    # Events of workers: see `WorkerEvents`.
+    # Events of workers.
 
     def worker_advanced(self, worker: Worker) -> None:
-        """Handle a worker that has become ready, or has entered an earlier state."""
         if self.phase is Phase.STOPPING:
             return
         if worker.state is WorkerState.READY:
@@ -380,20 +379,16 @@ class Supervisor:
         self.recovery.look()
 
     def role_reported(self, worker: Worker, message: Message) -> None:
-        """Handle a service of a worker that is on standby for its role, or has resigned it."""
         self.roles.reported(worker, message)
         self.checks.look()
 
     def worker_leaves(self, worker: Worker) -> None:
-        """Revoke the roles of a worker that is about to be drained."""
         self.roles.worker_leaves(worker)
 
     def worker_shut(self, worker: Worker) -> None:
-        """Continue the handover from a worker that has stopped accepting."""
         self._handovers.worker_shut(worker)
 
     def worker_checked(self, _: Worker) -> None:
-        """Record changed checks as events."""
         self.checks.look()
 
     def _checks_of_workers(self) -> list[list[Check]]:
@@ -402,24 +397,20 @@ class Supervisor:
         return [*ready, self.roles.checks()]
 
     def files_read(self, files: dict[str, int]) -> None:
-        """Watch the files that a worker has loaded."""
         self._watching.add(files)
 
     def child_ended(self, pid: int, code: int) -> None:
-        """Handle the end of a child that may be a helper process."""
         self.helpers.ended(pid, code)
         self.on_child_ended(pid, code)
         self._tend_templates()  # it may have been one of them
 
     def worker_forked(self, worker: Worker) -> None:
-        """Handle that a requested worker was forked."""
         if worker.generation is self._rollout.coming:
             self._rollout.worker_forked()
         else:
             self.recovery.forked(worker)
 
     def worker_refused(self, worker: Worker, error: OSError) -> None:
-        """Handle that a requested worker was not forked."""
         if self.phase is Phase.STOPPING:
             return
         if worker.generation is self._rollout.coming:
@@ -430,7 +421,6 @@ class Supervisor:
         self._rollout.release(worker.generation)
 
     def worker_should_recycle(self, worker: Worker, why: str) -> bool:
-        """Begin to replace a worker; return whether that has begun. If not, the worker asks again."""
         is_due = self.recovery.is_due(worker.number)
         is_free = self.phase is Phase.RUNNING and not self.is_draining and self.operations.running is None
         if not (is_free and is_due):
@@ -438,7 +428,6 @@ class Supervisor:
         return self._scaler.recycle(worker, why)
 
     def worker_ended(self, worker: Worker, code: int) -> None:
-        """Handle the end of a worker, expected or not, even of one that was never forked."""
         is_stopping = self.phase is Phase.STOPPING
         self.figures.worker_ended(worker.reason_of_end(code, is_stopping=is_stopping))
         self._handovers.worker_shut(worker)

@@ -23,7 +23,7 @@ from tamed.ipc.message import (
 )
 from tamed.supervisor.checks import read_checks
 from tamed.supervisor.generation import Generation, Worker, WorkerState
-from tamed.supervisor.loop import deliver
+from tamed.supervisor.loop import Peer
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.reports import ReportCollector, Reports, read_report, read_stacks, read_timings
 from tamed.supervisor.sockets import SocketTable
@@ -166,7 +166,7 @@ class WorkerPool:
         del self._requested[worker]
         worker.begin(pid, self._reactor.clock())
         self.workers[pid] = worker
-        self._reactor.watch(worker.channel, lambda: self._receive(worker))
+        self._connect(worker)
         self._platform.identify(pid, worker.number)
         plan, generation = worker.generation.plan, worker.generation.number
         origin = {"instance": plan.name, "worker": worker.number, "generation": generation}
@@ -195,7 +195,7 @@ class WorkerPool:
     def export(self, keep: Keep) -> list[Data]:
         """Return the workers as data, for the next program."""
         for worker in list(self.workers.values()):
-            self._receive(worker)  # all of them first: a message of one may affect another
+            worker.peer.receive()  # all of them first: a message of one may affect another
         return [worker.export(keep) for worker in self.workers.values()]
 
     def resume(self, left: list[Data], generations: Mapping[int, Generation]) -> None:
@@ -204,9 +204,7 @@ class WorkerPool:
         for data in left:
             worker = Worker.imported(data, generations[data["generation"]], now)
             self.workers[worker.pid] = worker
-            if not worker.channel.closed:
-                self._reactor.watch(worker.channel, partial(self._receive, worker))
-                self._deliver(worker)
+            self._connect(worker)
         for data in left:
             self.workers[data["pid"]].replaces = self.workers.get(data["replaces"])
 
@@ -272,32 +270,36 @@ class WorkerPool:
                 self._events.child_ended(pid, code)
                 self._platform.gone(pid)
             else:
-                self._receive(worker, has_ended=True)
-                self._close(worker)
+                worker.is_reaped = True
+                worker.peer.receive()
+                worker.peer.close()
                 worker.remains = self._platform.gone(pid)
                 self._add_metrics(pid)
                 del self.workers[pid]
                 self._events.worker_ended(worker, code)
 
-    def _receive(self, worker: Worker, *, has_ended: bool = False) -> None:
-        """Handle the messages of a worker, and send those that wait for it; close a broken channel."""
-        try:
-            for message, _ in worker.channel.receive():
-                worker.heard = self._reactor.clock()
-                self._handle(worker, message)
-            self._deliver(worker)
-        except InvalidMessage as error:  # other code in that process wrote to the channel
-            self._platform.log("ERROR", f"worker {worker.pid} sent an invalid message ({error}): killing it")
-            if not has_ended:  # otherwise its pid is free, or that of another process
-                self._platform.kill(worker.pid)
-            self._close(worker)
-        except OSError:
-            self._close(worker)
-        if worker.channel.closed:
-            self._close(worker)
+    def _connect(self, worker: Worker) -> None:
+        worker.peer = Peer(
+            worker.channel,
+            self._reactor,
+            partial(self._handle, worker),
+            partial(self._kill_for, worker),
+            partial(self._closed, worker),
+        )
+
+    def _kill_for(self, worker: Worker, error: InvalidMessage) -> None:
+        """Kill a worker after an invalid message: other code in that process wrote to the channel."""
+        self._platform.log("ERROR", f"worker {worker.pid} sent an invalid message ({error}): killing it")
+        if not worker.is_reaped:  # otherwise its pid is free, or that of another process
+            self._platform.kill(worker.pid)
+
+    def _closed(self, worker: Worker) -> None:
+        for collector in self._reports.values():
+            collector.will_not_answer(worker.pid)
 
     def _handle(self, worker: Worker, message: Message) -> None:
         """Handle a message. Heartbeats need no action, and unknown messages come from a later version."""
+        worker.heard = self._reactor.clock()
         match message:
             case {"listen": _}:
                 self._send_sockets(worker, message)
@@ -379,22 +381,10 @@ class WorkerPool:
     def _send(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send a message; return False if the worker has ended or does not read; others handle that."""
         try:
-            worker.channel.send(message, descriptors)
+            worker.peer.send(message, descriptors)
         except OSError:
             return False
-        self._deliver(worker)
         return True
-
-    def _deliver(self, worker: Worker) -> None:
-        deliver(worker.channel, self._reactor, lambda: self._close(worker))
-
-    def _close(self, worker: Worker) -> None:
-        """Close the channel to a worker. Idempotent."""
-        if worker.channel.fileno() >= 0:
-            self._reactor.unwatch(worker.channel)
-            worker.channel.close()
-            for collector in self._reports.values():
-                collector.will_not_answer(worker.pid)
 
 
 def _distance(worker: Worker) -> tuple[bool, int, int]:
