@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.builtin._relay import Address, Relay, RelayTimeouts, Stream, connect, connect_unix, open_stream
+from tamed.builtin._relay import Relay, RelayTimeouts, Stream, connect, connect_unix, open_stream
+from tamed.net.bind import Address
 from tamed.net.endpoint import UnixEndpoint
 from tamed.net.stream import StreamServer
 from tests.builtin.streams import Handler, address, connected, echo, reset, server, tell_the_sum, until

@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import stat
+import struct
 from array import array
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "read_nothing",
     "receive_descriptors",
     "replace_with_null",
+    "reset_at_close",
     "silence_standard_descriptors",
 ]
 
@@ -142,6 +144,11 @@ def place_descriptors(wanted: Mapping[int, int]) -> None:
     copies = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, beyond) for number, source in wanted.items()}
     for number, copy in copies.items():
         os.dup2(copy, number)
+
+
+def reset_at_close(sock: socket.socket) -> None:
+    """Make the close of a socket send a reset to the peer (SO_LINGER, socket(7)). Raises OSError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def receive_descriptors(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:

@@ -21,6 +21,7 @@ __all__ = [
     "noun",
     "shown",
     "shown_in_json",
+    "signal_name",
     "value_text",
     "why_no_name",
 ]
@@ -89,6 +90,16 @@ def noun(name: str) -> str:
 def counted(number: int, what: str) -> str:
     """Return a number with its noun: ``1 restart``, ``2 restarts``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal, ``SIGTERM``; real-time ones have none: ``signal 40``."""
+    from signal import Signals  # not at the top: completion does not need it
+
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def listed(words: Iterable[str]) -> str:

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from tamed.errors import reason
-from tamed.net import bind_unix
+from tamed.net.bind import Address
+from tamed.net.client import connected, connected_unix
 from tamed.net.endpoint import UnixEndpoint
 
 __all__ = [
-    "Address",
     "IdleTimeout",
     "Relay",
     "RelayTimeouts",
@@ -206,19 +206,6 @@ class IdleTimeout:
             self._deadline.reschedule(due)
 
 
-class Address(NamedTuple):
-    """One address of a host, in the form that ``socket`` expects."""
-
-    family: socket.AddressFamily
-    sockaddr: tuple[Any, ...]
-
-    @property
-    def host(self) -> str:
-        """The IP address; that of a link-local one with its zone."""
-        host: str = self.sockaddr[0]
-        return host
-
-
 @asynccontextmanager
 async def time_limit(seconds: float) -> AsyncIterator[None]:
     """Limit a block to this many seconds. Raises OSError (ETIMEDOUT), which names them, after that."""
@@ -240,28 +227,12 @@ async def look_up(host: str, port: int, kind: socket.SocketKind = socket.SOCK_ST
 
 async def connect(address: Address) -> socket.socket:
     """Return a non-blocking connected socket. Raises OSError with the system's text."""
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, OSError) and error.errno:
-            raise OSError(error.errno, os.strerror(error.errno)) from error  # event loops use other texts
-        raise
-    return sock
+    return await connected(socket.socket(address.family, socket.SOCK_STREAM), address.sockaddr)
 
 
 def connect_unix(endpoint: UnixEndpoint) -> socket.socket:
     """Return a non-blocking connected socket. Does not wait: a full backlog raises OSError."""
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.setblocking(False)
-        bind_unix.connect_unix(sock, endpoint)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    return connected_unix(socket.socket(socket.AF_UNIX), endpoint)
 
 
 async def open_stream(

@@ -9,13 +9,13 @@ import http.client
 import json
 import socket
 import ssl
-import struct
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
+from tamed._os.descriptors import reset_at_close
 from tamed.cluster.engine import EngineError
 from tamed.errors import reason
 
@@ -170,6 +170,6 @@ class _Exchange:
             sock = None if self._connection is None else self._connection.sock
             if sock is not None:
                 with suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    reset_at_close(sock)
                     # SSLSocket's would detach the thread's SSL object.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -8,11 +8,11 @@ socket's ``close()``; uvloop closes the descriptor itself and then calls ``detac
 
 import asyncio
 import socket
-import struct
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
+from tamed._os.descriptors import reset_at_close
 from tamed._os.unix_sockets import peer_credentials
 from tamed.net.endpoint import address_text
 
@@ -81,9 +81,9 @@ class Connection(socket.socket):
             self.close()
 
     def reset_at_close(self) -> None:
-        """Make the close of this socket send a reset to the peer (SO_LINGER, socket(7))."""
+        """Make the close of this socket send a reset to the peer."""
         with suppress(OSError):  # it is closed
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            reset_at_close(self)
 
     @property
     def peer(self) -> str:
@@ -206,6 +206,3 @@ def peer_text(address: Any, sock: Any) -> str:
         peer = peer_credentials(sock)
         return f"unix (pid {peer.pid}, uid {peer.uid})"
     return "unix"
-
-
-_NO_LINGERING = struct.pack("ii", 1, 0)

@@ -35,7 +35,7 @@ _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class Address(NamedTuple):
-    """One numeric address to bind: a family, and the argument of ``socket.bind``."""
+    """One numeric address: a family, and the argument of ``socket.bind`` and ``connect``."""
 
     family: socket.AddressFamily
     sockaddr: tuple[Any, ...]

@@ -17,11 +17,12 @@ from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint,
 from tamed.service.restart import Backoff
 from tamed.service.service import Service
 
-__all__ = ["ClientConnection", "ClientService", "Dialer"]
+__all__ = ["ClientConnection", "ClientService", "Dialer", "connected", "connected_unix"]
 
 log = own_logger("tamed.net")
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+S = TypeVar("S", bound=socket.socket)
 
 
 class ClientConnection(Connection):
@@ -79,15 +80,16 @@ class Dialer:
         Raises the OSError of the last address.
         """
         if isinstance(self._endpoint, UnixEndpoint):
-            return await self._open(_connected_unix(self._endpoint), factory)
+            connection = ClientConnection(socket.AF_UNIX, socket.SOCK_STREAM)
+            return await self._open(connected_unix(connection, self._endpoint), factory)
         error = OSError(f"{self._endpoint.host} has no address")
         for family, kind, proto, _, address in await asyncio.get_running_loop().getaddrinfo(
             self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM
         ):
             try:
                 async with asyncio.timeout(self._timeout):
-                    connected = await _connected(ClientConnection(family, kind, proto), address)
-                    return await self._open(connected, factory)
+                    connection = await connected(ClientConnection(family, kind, proto), address)
+                    return await self._open(connection, factory)
             except TimeoutError:
                 error = TimeoutError(errno.ETIMEDOUT, f"no answer within {self._timeout:g} s")
             except OSError as failure:
@@ -135,29 +137,29 @@ async def _opened(connection: ClientConnection, opening: Opening) -> None:
         raise
 
 
-async def _connected(connection: ClientConnection, address: Any) -> ClientConnection:
+async def connected(sock: S, address: Any) -> S:
+    """Connect a socket, which is then non-blocking, or close it. Raises OSError with the system's text."""
     try:
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, address)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException as error:
-        connection.close()
-        if isinstance(error, OSError) and error.errno:
-            # With the text of the system; the loops have other texts, without the reason.
+        sock.close()
+        if isinstance(error, OSError) and error.errno:  # the loops have other texts, without the reason
             raise OSError(error.errno, os.strerror(error.errno)) from error
         raise
-    return connection
+    return sock
 
 
-def _connected_unix(endpoint: UnixEndpoint) -> ClientConnection:
-    connection = ClientConnection(socket.AF_UNIX, socket.SOCK_STREAM)
+def connected_unix(sock: S, endpoint: UnixEndpoint) -> S:
+    """Do the same for a unix socket. Does not wait: a full backlog raises OSError."""
     try:
-        connection.setblocking(False)
+        sock.setblocking(False)
         # Not with the loop, which takes the error of a full backlog for a connection in progress.
-        connect_unix(connection, endpoint)
+        connect_unix(sock, endpoint)
     except BaseException:
-        connection.close()
+        sock.close()
         raise
-    return connection
+    return sock
 
 
 class ClientService(Service, Generic[P]):

@@ -4,6 +4,7 @@ import enum
 import signal
 from typing import Any, Protocol, Self
 
+from tamed._os.text import signal_name
 from tamed.errors import ExitStatus
 from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
@@ -226,7 +227,7 @@ class Worker:
         remains = self.remains
         return {
             **self.facts(),
-            "signal": _name_of(-code) if code < 0 else None,
+            "signal": signal_name(-code) if code < 0 else None,
             "status": code if code >= 0 else None,
             "state": self.state.value,
             "lived": round(now - self.started, 3),
@@ -269,7 +270,7 @@ class Worker:
             return "fault"
         if self.leaving is not None:
             return "application"
-        return "status" if code >= 0 else _name_of(-code)
+        return "status" if code >= 0 else signal_name(-code)
 
     @property
     def _never_ready(self) -> str:
@@ -278,11 +279,4 @@ class Worker:
 
 def how_it_ended(code: int) -> str:
     """Return in words how a process has ended, from its exit code, which is negative for a signal."""
-    return f"ended with status {code}" if code >= 0 else f"was ended by {_name_of(-code)}"
-
-
-def _name_of(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # real-time signals have no names
+    return f"ended with status {code}" if code >= 0 else f"was ended by {signal_name(-code)}"

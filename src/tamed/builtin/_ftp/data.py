@@ -6,12 +6,13 @@ import os
 import random
 import re
 import socket
-import struct
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Self
 
 import aioftp
+
+from tamed._os.descriptors import reset_at_close
 
 __all__ = ["DataPort", "DataStream", "PortRange"]
 
@@ -104,10 +105,9 @@ class DataStream(aioftp.ThrottleStreamIO):
         """Reset the connection, if it is open, so that the client does not take it for a complete file."""
         sock = self.writer.get_extra_info("socket")
         if sock.fileno() >= 0:
-            with socket.socket(
-                fileno=os.dup(sock.fileno())
-            ) as same:  # uvloop's socket object does not allow it
-                _reset(same)
+            # uvloop's socket object does not allow it.
+            with socket.socket(fileno=os.dup(sock.fileno())) as same:
+                reset_at_close(same)
         self.writer.transport.abort()
 
 
@@ -150,7 +150,7 @@ class DataPort:
                 await asyncio.sleep(_PAUSE)
                 continue
             if address[0] != connection.client_host:
-                _reset(sock)
+                reset_at_close(sock)
                 sock.close()
                 continue
             if len(self._opening) >= _MOST_OPENING:
@@ -191,8 +191,3 @@ class DataPort:
     def _forget(self, task: "asyncio.Task[None] | None") -> None:
         if task is not None:
             self._opening.pop(task, None)
-
-
-def _reset(sock: socket.socket) -> None:
-    """Make the close of a socket reset its connection (SO_LINGER of socket(7))."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

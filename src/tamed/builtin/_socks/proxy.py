@@ -14,7 +14,6 @@ from typing import Final
 
 from tamed.builtin._login import LoginGate, TooManyFailures
 from tamed.builtin._relay import (
-    Address,
     IdleTimeout,
     Relay,
     RelayTimeouts,
@@ -44,6 +43,7 @@ from tamed.builtin._socks.rules import TargetRules
 from tamed.builtin._socks.udp import UdpAssociation
 from tamed.errors import reason
 from tamed.log.logger import own_logger
+from tamed.net.bind import Address
 from tamed.net.endpoint import address_text
 from tamed.net.framing import Malformed, read_message
 from tamed.service.service import Service
@@ -201,7 +201,7 @@ class Proxy(Service):
         except OSError as error:
             why = f"its name cannot be resolved: {reason(error)}"
             raise RequestRefused(Code.HOST_UNREACHABLE, why) from None
-        refusals = {each: self._rules.refusal(target.host, each.host, target.port) for each in found}
+        refusals = {each: self._rules.refusal(target.host, each.sockaddr[0], target.port) for each in found}
         allowed = [address for address, why in refusals.items() if not why]
         if not allowed:
             raise RequestRefused(Code.NOT_ALLOWED, next(iter(refusals.values()), "it has no address"))

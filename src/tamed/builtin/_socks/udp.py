@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from tamed.builtin._relay import Address
 from tamed.builtin._socks.messages import Datagram, RequestRefused, Target, encode_datagram, parse_datagram
 from tamed.log.logger import own_logger
+from tamed.net.bind import Address
 from tamed.net.framing import Malformed
 
 __all__ = ["UdpAssociation"]

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tamed._os.text import signal_name
 from tamed.builtin.programs.output import Output
 from tamed.builtin.programs.program import Program
 from tamed.errors import ApplicationFailed, TamedError, Unavailable, from_os_error
@@ -172,7 +172,7 @@ class Ending:
             return "its shim was killed"
         if self.code >= 0:
             return f"it ended with status {self.code}"
-        return f"it was ended by {_signal_name(-self.code)}"
+        return f"it was ended by {signal_name(-self.code)}"
 
 
 async def _pid(program: Program, reader: asyncio.StreamReader) -> int:
@@ -204,10 +204,3 @@ def _refusal(program: Program, answer: dict[str, Any]) -> TamedError:
     elif step.startswith("execute"):
         remedy = "use an executable file, with its path or from PATH"
     return from_os_error(f"{what}: cannot {step}", OSError(number, os.strerror(number)), remedy)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time one
-        return f"signal {number}"
