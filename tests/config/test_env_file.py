@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from tamed.config.deployment import read_env_file
-from tamed.config.job import Job
+from tamed.config.job import Job, Target
 from tamed.config.reading import Reading
-from tamed.config.target import Target
 from tamed.errors import ConfigurationError, MissingInput
 
 

@@ -53,7 +53,7 @@ from tamed._os.identity import Identity
 from tamed.config.deployment import Deployment
 from tamed.config.identity import *
 from tamed.config.job import Job
-from tamed.config.target import Target
+from tamed.config.job import Target
 from tamed.errors import PermissionRefused
 
 stranger = Identity(54321, 54321, (54321,))

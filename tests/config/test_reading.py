@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from tamed.config.deployment import Deployment
-from tamed.config.job import Job
+from tamed.config.job import Job, Target
 from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
-from tamed.config.target import Target
 from tamed.errors import MissingInput, UsageError
 from tamed.plugins.describe import describe
 

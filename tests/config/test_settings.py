@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from tamed.config.deployment import Deployment
-from tamed.config.job import Job
+from tamed.config.job import Job, Target
 from tamed.config.reading import read_settings
 from tamed.config.settings import Daemon, Level, Settings
-from tamed.config.target import Target
 from tamed.errors import ConfigurationError, UsageError
 from tamed.plugins.describe import describe
 from tamed.plugins.values import Duration

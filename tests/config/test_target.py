@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tamed.config.job import Target, TargetKind
 from tamed.config.kinds import kind_of, parse
-from tamed.config.target import Target, TargetKind
 from tamed.errors import UsageError
 
 

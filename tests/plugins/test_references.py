@@ -9,8 +9,7 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from tamed.config.deployment import Deployment
-from tamed.config.job import Job
-from tamed.config.target import Target, TargetKind
+from tamed.config.job import Job, Target, TargetKind
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.plugins.build import Given, build
 from tamed.plugins.option import option

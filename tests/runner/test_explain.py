@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config.job import Job
+from tamed.config.job import Job, Target
 from tamed.config.load import load
 from tamed.config.reading import Reading
-from tamed.config.target import Target
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError
 from tamed.ipc.fault import explain
 from tamed.plugins.build import Given

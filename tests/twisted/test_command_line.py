@@ -11,8 +11,8 @@ pytest.importorskip("twisted")
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from tamed.config.job import TargetKind
 from tamed.config.kinds import CommandLine
-from tamed.config.target import TargetKind
 from tamed.errors import UsageError
 from tamed.twisted._twistd import apply_twistd, parse_twistd
 from tests.supervised.daemon import needs_root

@@ -7,8 +7,7 @@ import pytest
 
 pytest.importorskip("twisted")
 
-from tamed.config.job import Job
-from tamed.config.target import Target, TargetKind
+from tamed.config.job import Job, Target, TargetKind
 from tamed.errors import ApplicationFailed, UsageError
 from tamed.twisted.kind import TwistedKind
 from tests.fresh import loaded_by

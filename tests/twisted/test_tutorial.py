@@ -11,9 +11,8 @@ import pytest
 
 pytest.importorskip("twisted")
 
-from tamed.config.job import Job
+from tamed.config.job import Job, Target, TargetKind
 from tamed.config.kinds import resolve
-from tamed.config.target import Target, TargetKind
 from tamed.errors import UsageError
 from tamed.testing.process import TamedProcess
 from tamed.twisted.kind import TwistedKind

@@ -16,8 +16,7 @@ import pytest
 
 pytest.importorskip("twisted")
 
-from tamed.config.job import Job
-from tamed.config.target import Target, TargetKind
+from tamed.config.job import Job, Target, TargetKind
 from tamed.twisted.kind import TwistedKind
 from tests.patience import PATIENCE
 from tests.supervised.daemon import Tamed, is_there, needs_root, wait_for

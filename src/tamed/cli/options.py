@@ -12,9 +12,8 @@ from typing import Final, NamedTuple
 from tamed._os.text import nearest
 from tamed._os.trust import TRUST_WRITABLE
 from tamed.cli.grammar import Command, Option
-from tamed.config.job import Job
+from tamed.config.job import Job, TargetKind
 from tamed.config.settings import Daemon, Log
-from tamed.config.target import TargetKind
 from tamed.plugins.describe import Option as Description
 from tamed.plugins.describe import describe
 from tamed.plugins.discovery import plugin_folders

@@ -13,9 +13,8 @@ from tamed.cli.commands import COMMANDS
 from tamed.cli.grammar import UnknownOption, parse
 from tamed.cli.options import folders, misspelt_variables, service_command
 from tamed.cli.password import ask_secret
-from tamed.config.job import Job
+from tamed.config.job import Job, TargetKind
 from tamed.config.kinds import kind_of, own_kinds, resolve
-from tamed.config.target import TargetKind
 from tamed.errors import UsageError
 from tamed.plugins.discovery import Found, available
 from tamed.service.service import MultiService, Service

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tamed._os.variables import import_variable
-from tamed.config.job import Job
+from tamed.config.job import Job, Target, TargetKind
 from tamed.config.settings import Settings
-from tamed.config.target import Target, TargetKind
 from tamed.errors import ApplicationFailed, TamedError, UsageError, reason
 from tamed.plugins.discovery import Found, find, names
 from tamed.service.service import Service

@@ -12,10 +12,9 @@ from types import ModuleType
 from tamed._os.trust import require_trusted
 from tamed._os.variables import VariableName, missing_module
 from tamed.config.deployment import Deployment, Entry
-from tamed.config.job import Job
+from tamed.config.job import Job, TargetKind
 from tamed.config.kinds import kind_of, own_kinds, parse
 from tamed.config.reading import Reading
-from tamed.config.target import TargetKind
 from tamed.errors import (
     ApplicationFailed,
     ConfigurationError,

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple, Self, TypeAlias
 from tamed._os.limits import check_workers
 from tamed._os.trust import TRUST_WRITABLE
 from tamed.config.deployment import Deployment, read_env_file
-from tamed.config.job import Job
+from tamed.config.job import Job, Target, TargetKind
 from tamed.config.settings import Daemon, Log, Settings, names_file
-from tamed.config.target import Target, TargetKind
 from tamed.errors import Errors, UsageError, from_os_error
 from tamed.plugins.build import build
 

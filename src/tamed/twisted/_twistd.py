@@ -20,9 +20,8 @@ from twisted.python.usage import UsageError as BadOptions
 from twisted.python.util import spewer
 
 from tamed._os.trust import require_trusted
-from tamed.config.job import Job
+from tamed.config.job import Job, Target, TargetKind
 from tamed.config.kinds import CommandLine
-from tamed.config.target import Target, TargetKind
 from tamed.errors import ApplicationFailed, PermissionRefused, UsageError, reason
 from tamed.twisted._compat import ServerOptions
 from tamed.twisted._logging import log_to_observer_of
