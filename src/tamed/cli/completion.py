@@ -16,7 +16,7 @@ from tamed.errors import TamedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Final
 
 __all__ = ["completion", "offer"]
@@ -75,7 +75,8 @@ def _offers(command: Command, words: Sequence[str]) -> Iterator[str]:
             flag, _, value = current.partition("=")
             option = next((each for each in line.options if flag in each.flags), None)
             if option is not None and option.metavar:
-                yield from _behind(f"{flag}=", _values(line, option, value))
+                for word in _values(line, option, value):
+                    yield word if word.startswith(":") else f"{flag}={word}"
         elif line.takes_options and current.startswith("-"):
             yield from _flags(line, current)
         elif line.argument is not None:
@@ -84,22 +85,17 @@ def _offers(command: Command, words: Sequence[str]) -> Iterator[str]:
         return
 
 
-def _behind(prefix: str, offers: Iterable[str]) -> Iterator[str]:
-    for word in offers:
-        yield word if word.startswith(":") else prefix + word
-
-
 def _flags(line: CommandLine, current: str) -> Iterator[str]:
     """Yield the matching long flags."""
     for option in line.options:
         for flag in (*option.flags, *option.off_flags):
             if flag.startswith("--") and flag.startswith(current):
-                yield _explained(flag, option.help)
+                yield f"{flag}\t{option.help}"
 
 
 def _values(line: CommandLine, what: Option | Argument, current: str) -> Iterator[str]:
     if what.complete == "command":
-        offers = [_explained(each.name, each.summary) for each in COMMANDS]
+        offers = [f"{each.name}\t{each.summary}" for each in COMMANDS]
     elif what.complete in {"instance", "running"}:
         offers = _instances(line, running=what.complete == "running")
     elif what.complete == "target":
@@ -111,10 +107,6 @@ def _values(line: CommandLine, what: Option | Argument, current: str) -> Iterato
         yield ":file"
     if what.complete == "folder":
         yield ":folder"
-
-
-def _explained(word: str, meaning: str) -> str:
-    return f"{word}\t{meaning}"
 
 
 def _instances(line: CommandLine, *, running: bool) -> list[str]:

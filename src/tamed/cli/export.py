@@ -98,15 +98,12 @@ def _place_of(*, is_user: bool) -> Place:
 
 
 def _facts_of(kind: str, file: str, path: str | None, plugin_dirs: Sequence[str]) -> Facts:
-    there = _there(kind, file) if path is None else Path(path)
-    with with_lines(Path(file)), redirect_stdout(sys.stderr):  # stdout has the files only
-        return Facts.of(Path(file), there, plugin_folders(plugin_dirs, os.environ))
-
-
-def _there(kind: str, file: str) -> Path | None:
     from tamed.export.container import FOLDER
 
-    return None if kind == "systemd" else FOLDER / Path(file).name
+    usual = None if kind == "systemd" else FOLDER / Path(file).name
+    there = usual if path is None else Path(path)
+    with with_lines(Path(file)), redirect_stdout(sys.stderr):  # stdout has the files only
+        return Facts.of(Path(file), there, plugin_folders(plugin_dirs, os.environ))
 
 
 def _flag(name: str) -> str:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from heapq import merge
 from pathlib import Path
+from types import UnionType
 from typing import Any, Final, NamedTuple
 
 from tamed._os.text import shown, shown_in_json
@@ -109,7 +110,11 @@ class _Source:
     def last(self, count: int) -> "Iterator[tuple[_Source, Entry]]":
         """Yield the last matching records, also of the old files."""
         with self._reading():
-            found = self._tail(count) if self._wanted == Filter() else self._search(count)
+            if self._wanted == Filter():
+                found: Iterable[Entry] = self._tail(count)
+            else:
+                lines = self._reader.every(self._wanted.since)
+                found = deque(self._wanted.apply(self._joined(lines)), maxlen=count)
         latest: float | None = None
         for entry in found:
             latest = latest if entry.time is None else entry.time
@@ -124,10 +129,6 @@ class _Source:
             if len(entries) > count or len(lines) < wanted or not count:
                 return entries[len(entries) - count :] if count else []
             wanted = 2 * wanted + 1
-
-    def _search(self, count: int) -> Iterable[Entry]:
-        lines = self._reader.every(self._wanted.since)
-        return deque(self._wanted.apply(self._joined(lines)), maxlen=count)
 
     def more(self) -> Iterator[Entry]:
         """Yield the matching records written since the last call."""
@@ -228,9 +229,9 @@ def _facts(event: Event) -> Iterator[str]:
         yield f"changed: {', '.join(map(str, changed)) or 'no setting'}"
     if event["event"] == "scale" and (before := _fact(event, "from", int)) is not None:
         yield f"{before} before"
-    if event["event"] != "drain" and (took := _number(event, "took")) is not None:
+    if event["event"] != "drain" and (took := _fact(event, "took", int | float)) is not None:
         yield f"took {duration(took)}"
-    if (lived := _number(event, "lived")) is not None:
+    if (lived := _fact(event, "lived", int | float)) is not None:
         yield f"lived {duration(lived)}"
     if (memory := _fact(event, "memory", int)) is not None:
         yield f"at most {size(memory)} in memory"
@@ -238,11 +239,6 @@ def _facts(event: Event) -> Iterator[str]:
         yield "killed by the kernel's OOM killer"
 
 
-def _fact(event: Event, key: str, kind: type) -> Any:
+def _fact(event: Event, key: str, kind: type | UnionType) -> Any:
     value = event.get(key)
     return value if isinstance(value, kind) else None
-
-
-def _number(event: Event, key: str) -> float | None:
-    value = event.get(key)
-    return float(value) if isinstance(value, int | float) else None

@@ -18,7 +18,7 @@ from tamed.unix.rundir import is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from typing import Any, Final
 
     from tamed.supervisor.last_state import LastState
@@ -53,8 +53,8 @@ def status(name: str | None, rundir: str | None, lines: int, as_json: bool, watc
     """Show the state of all instances, or of one; return the exit status for the least healthy."""
     directory = directory_of(rundir)
     while True:
-        seen = _all(directory) if name is None else _one(directory, name, 0 if as_json else lines)
-        found, text, code = seen
+        look = _all(directory) if name is None else _one(directory, name, 0 if as_json else lines)
+        found, text, code = look
         clear = _CLEAR if watch and sys.stdout.isatty() and not as_json else ""
         shape = (
             shown_in_json(json.dumps(found, indent=None if watch else 2)) if as_json else shown_lines(text)
@@ -111,7 +111,7 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         uptime(found["uptime"]),
         f"{found['ready']}/{found['wanted']}",
         str(found["restarts"]),
-        str(_connections(workers)),
+        str(sum(each.get("connections", 0) for each in workers)),
         size(sum(each["memory"] or 0 for each in workers)),
         cell(", ".join(found["endpoints"])),
     )
@@ -119,10 +119,6 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
 
 def _ended(left: LastState) -> dict[str, Any]:
     return {**left._asdict(), "state": left.state}
-
-
-def _connections(workers: Sequence[dict[str, Any]]) -> int:
-    return sum(each.get("connections", 0) for each in workers)
 
 
 # One instance.
@@ -184,7 +180,8 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
     for warning in found.get("warnings", ()):
         yield f"warning: {warning}"
     yield ""
-    yield from table(_WORKER, [_worker(worker) for worker in _oldest_first(found["workers"])])
+    oldest_first = sorted(found["workers"], key=lambda worker: (worker["generation"], worker["number"]))
+    yield from table(_WORKER, map(_worker, oldest_first))
     serving = [worker for worker in found["workers"] if worker["generation"] == found["generation"]]
     trees = [worker["tree"] for worker in serving if "tree" in worker]
     if trees:
@@ -206,10 +203,6 @@ def failed_reload(found: Mapping[str, Any]) -> dict[str, Any] | None:
         if event["event"] in ("reload", "upgrade"):
             return event if event.get("outcome") == "failed" else None
     return None
-
-
-def _oldest_first(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(workers, key=lambda worker: (worker["generation"], worker["number"]))
 
 
 def _worker(worker: dict[str, Any]) -> tuple[str, ...]:

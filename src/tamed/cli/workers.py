@@ -25,11 +25,7 @@ def roles(name: str | None, rundir: str | None, as_json: bool) -> int:
         print(shown_lines(list(table(_ROLE, [_row(role) for role in each]))))
     else:
         print(f"no service of {cell(found['name'])} runs in one worker only")
-    return _VACANT if any(_lacks_holder(role) for role in each) else 0
-
-
-def _lacks_holder(role: dict[str, Any]) -> bool:
-    return bool(role["state"] == "vacant" or role["trouble"])
+    return _VACANT if any(role["state"] == "vacant" or role["trouble"] for role in each) else 0
 
 
 def role_lines(found: dict[str, Any]) -> Iterator[str]:

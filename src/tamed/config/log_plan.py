@@ -27,7 +27,7 @@ def log_in_foreground(settings: Log) -> LogPlan:
     That is standard error; if standard error is connected to the journal, it is the journal itself. Raises
     ConfigurationError for invalid settings.
     """
-    return _plan(settings, settings.file or ("journal" if _is_journal() else "stderr"))
+    return _plan(settings, settings.file or ("journal" if is_journal(os.environ) else "stderr"))
 
 
 def log_in_foreground_again(settings: Log, plan: LogPlan) -> LogPlan:
@@ -116,10 +116,6 @@ def _checked(address: str) -> str:
         remedy = "let the local syslog daemon forward the log" if "://" in address else ""
         raise ConfigurationError("--log syslog", str(error), remedy) from error
     return address
-
-
-def _is_journal() -> bool:
-    return "JOURNAL_STREAM" in os.environ and is_journal(os.environ)
 
 
 def _layout_on_stderr(name: str) -> str:

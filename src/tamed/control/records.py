@@ -17,7 +17,7 @@ from tamed.control.instances import (
     trusted_instance,
 )
 from tamed.errors import MissingInput, TamedError, Unavailable, from_os_error
-from tamed.ipc.message import InvalidMessage, parse_message, read_text
+from tamed.ipc.message import InvalidMessage, parse_message, read_fields, read_text
 from tamed.supervisor.events import EVENTS_SUFFIX
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan_file import left_plan, stopped_names
@@ -150,8 +150,7 @@ def _valid(lines: Iterable[bytes]) -> Iterator[Event]:
     for line in lines:
         try:
             event = parse_message(line, _LONGEST)
-            for key in ("time", "event", "text"):
-                read_text(event, key)
+            read_fields(event, time=read_text, event=read_text, text=read_text)
         except InvalidMessage:
             continue
         yield event

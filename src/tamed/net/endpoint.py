@@ -358,10 +358,6 @@ def _parse_bare(text: str) -> Endpoint:
     return TcpEndpoint(host, port)
 
 
-def _parse_tcp(rest: str) -> Endpoint:
-    return TcpEndpoint(*host_and_port(rest))
-
-
 def _parse_tls(rest: str) -> Endpoint:
     authority, _, query = rest.partition("?")
     host, port = host_and_port(authority)
@@ -405,7 +401,7 @@ def _parse_systemd(rest: str) -> Endpoint:
 
 
 _PARSERS: dict[str, Callable[[str], Endpoint]] = {
-    "tcp": _parse_tcp,
+    "tcp": lambda rest: TcpEndpoint(*host_and_port(rest)),
     "tls": _parse_tls,
     "unix": _parse_unix,
     "fd": _parse_fd,

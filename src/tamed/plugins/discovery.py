@@ -13,6 +13,7 @@ Running a plugin imports only that plugin, and writes no cache.
 import importlib.machinery
 import importlib.util
 import os
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -316,7 +317,7 @@ def _others() -> list[_Installed]:
     found: list[_Installed] = []
     for distribution in distributions():
         candidates = _candidates(distribution)
-        names = {_normal(candidate.distribution) for candidate in candidates}
+        names = {re.sub("[_.]", "-", candidate.distribution.lower()) for candidate in candidates}
         if not names & seen:
             found += candidates
         seen |= names
@@ -341,10 +342,6 @@ def _read(distribution: "Distribution") -> Iterator[_Installed]:
     package = f"{name} {metadata['Version'] or ''}".strip()
     for entry_point in distribution.entry_points.select(group=GROUP):
         yield _Installed(_plain_name(entry_point.name), package, entry_point.value, name)
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
 
 
 class Found(NamedTuple):
