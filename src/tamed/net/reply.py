@@ -52,7 +52,7 @@ class ReplyServer(Server):
 
     def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
         if listener.tls is not None:
-            return self._open_transports(listener, sock, self._factory_for)
+            return self._open_transports(listener, sock, self._make_protocol)
         family, kind, proto = sock.family, sock.type, sock.proto
         internet = family == socket.AF_INET
         counted = self._limit_at(sock) is not None
@@ -95,8 +95,8 @@ class ReplyServer(Server):
 
         return on_accept
 
-    def _factory_for(self, connection: Connection, _: Any) -> Callable[[], asyncio.BaseProtocol]:
-        return lambda: _ReplyProtocol(connection, self._reply, self._no_answer)
+    def _make_protocol(self, connection: Connection, _: Any) -> asyncio.BaseProtocol:
+        return _ReplyProtocol(connection, self._reply, self._no_answer)
 
     def _no_answer(self, peer: str, error: Exception) -> bytes:
         """Log an exception of the reply; return the data to send instead."""

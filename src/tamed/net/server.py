@@ -4,6 +4,7 @@ import asyncio
 import resource
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
@@ -176,14 +177,11 @@ class Server(ListeningService):
         raise NotImplementedError
 
     def _open_transports(
-        self,
-        listener: Listener,
-        sock: socket.socket,
-        factory_for: Callable[[Connection, Any], Callable[[], asyncio.BaseProtocol]],
+        self, listener: Listener, sock: socket.socket, make: Callable[[Connection, Any], asyncio.BaseProtocol]
     ) -> OnAccept:
         """Return a function that opens a transport for each connection, with TLS if the listener has it.
 
-        ``factory_for`` is called with the connection and its peer's address.
+        ``make`` makes its protocol, from the connection and its peer's address.
         """
         family, kind, proto = sock.family, sock.type, sock.proto
         tls, handshakes = listener.tls, self._handshakes
@@ -199,7 +197,7 @@ class Server(ListeningService):
             self.accepted += 1
             connection = Connection(family, kind, proto, fd, end)
             begin(connection, address if counted else None)
-            opener.begin(connection, open_accepted(factory_for(connection, address), connection))
+            opener.begin(connection, open_accepted(partial(make, connection, address), connection))
 
         if tls is None or handshakes is None:
             return on_accept
@@ -209,9 +207,8 @@ class Server(ListeningService):
             connection = TlsConnection(family, kind, proto, fd, end)
             connection.address = address
             begin(connection, address if counted else None)
-            opener.begin(
-                connection, handshakes.open(connection, factory_for(connection, address), tls.context)
-            )
+            factory = partial(make, connection, address)
+            opener.begin(connection, handshakes.open(connection, factory, tls.context))
 
         return on_accept_tls
 

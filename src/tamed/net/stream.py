@@ -40,10 +40,10 @@ class ProtocolServer(Server):
         self._protocol_factory = protocol_factory
 
     def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
-        def factory_for(connection: Connection, _: Any) -> Callable[[], asyncio.BaseProtocol]:
-            return lambda: _Introduction(self._protocol_factory(), partial(self._not_opened, connection))
+        def make(connection: Connection, _: Any) -> asyncio.BaseProtocol:
+            return _Introduction(self._protocol_factory(), partial(self._not_opened, connection))
 
-        return self._open_transports(listener, sock, factory_for)
+        return self._open_transports(listener, sock, make)
 
     def _notify_draining(self) -> None:
         for connection in tuple(self._open):
@@ -117,7 +117,7 @@ class StreamServer(Server):
     def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
         loop, limit = asyncio.get_running_loop(), self._limit
 
-        def protocol_for(connection: Connection, address: Any) -> asyncio.BaseProtocol:
+        def make(connection: Connection, address: Any) -> asyncio.BaseProtocol:
             reader = asyncio.StreamReader(limit, loop)
             return StreamProtocol(reader, partial(connected, connection, address, reader), loop)
 
@@ -129,10 +129,7 @@ class StreamServer(Server):
             task = self._handling[connection] = loop.create_task(self._handle(connection, reader, writer))
             task.add_done_callback(partial(self._handled, connection))
 
-        def factory_for(connection: Connection, address: Any) -> Callable[[], asyncio.BaseProtocol]:
-            return partial(protocol_for, connection, address)
-
-        return self._open_transports(listener, sock, factory_for)
+        return self._open_transports(listener, sock, make)
 
     async def _handle(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
