@@ -76,8 +76,8 @@ def test_a_client_that_reads_slowly_over_tls_is_not_cut(
     """And reads the end of TLS, too; there is a second buffer below it."""
     module.app = large  # type: ignore[attr-defined]
     files = make_files(tmp_path / "tls", trustme.CA())
-    limits = {"stall": Duration("1s"), "keep_alive": Duration("1s")}
-    with served(app="web_test_app:app", listen=[files.endpoint], **limits) as server:
+    second = Duration("1s")
+    with served(app="web_test_app:app", listen=[files.endpoint], stall=second, keep_alive=second) as server:
         sock = server.connect()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         with client_of(files).wrap_socket(
