@@ -44,16 +44,16 @@ class KubernetesEngine(Engine):
 
     def __init__(self, url: EngineUrl) -> None:
         url.check("ca", "cert", "key", "token-file", hosts=bool(url.hosts))
-        self._url = url
-        self._options = dict(url.options)
         if not url.hosts:
-            self._options = {"ca": f"{_ACCOUNT}/ca.crt", "token-file": f"{_ACCOUNT}/token", **url.options}
+            account = {"ca": f"{_ACCOUNT}/ca.crt", "token-file": f"{_ACCOUNT}/token"}
+            url = url._replace(options={**account, **url.options})
         elif "ca" not in url.options:
             raise ConfigurationError(url.what, "an API server needs TLS", "add ca=FILE or ca=system")
         elif not url.path:
             raise ConfigurationError(url.what, "it has no namespace", "add one after the host")
         else:
             url.tls()
+        self._url = url
         self._client: HttpClient | None = None
         self._files: list[tuple[str, int]] = []
         self._sightings = Sightings()
@@ -165,18 +165,18 @@ class KubernetesEngine(Engine):
 
     def _connected(self) -> HttpClient:
         """Return the client; a new one if the certificates have changed."""
-        names = [self._options[name] for name in ("ca", "cert", "key") if name in self._options]
+        options = self._url.options
+        names = [options[name] for name in ("ca", "cert", "key") if name in options]
         files = [(name, Path(name).stat().st_mtime_ns) for name in names if name != "system"]
         if self._client is None or files != self._files:
             if self._client is not None:
                 self._client.close()
-            context = self._url._replace(options=self._options).tls()
             hosts = self._url.hosts_at(_PORT) or [_server_of_pod()]
-            self._client, self._files = HttpClient(hosts, context, _SILENCE), files
+            self._client, self._files = HttpClient(hosts, self._url.tls(), _SILENCE), files
         return self._client
 
     def _authorization(self) -> dict[str, str]:
-        if (name := self._options.get("token-file")) is None:
+        if (name := self._url.options.get("token-file")) is None:
             return {}
         token = Path(name).read_text("ascii").strip()
         SECRETS.remember(token)

@@ -59,7 +59,7 @@ class Ledger:
         try:
             figures = Figures(reader.series, reader.read(), reader.explanations, page.slot)
             if figures.series or reader.refused:
-                self._add(figures, reader.refused)
+                self._write(add_to_base(self._cell, figures), figures.explanations, reader.refused)
         finally:
             reader.close()
             os.close(page.descriptor)
@@ -98,9 +98,6 @@ class Ledger:
     def _next(self) -> int:
         self._serial += 1
         return self._serial
-
-    def _add(self, dead: Figures, refused: int) -> None:
-        self._write(add_to_base(self._cell, dead), dead.explanations, refused)
 
     def _cell(self, series: Series) -> Cell | None:
         if (row := self._rows.get(series)) is None:

@@ -13,7 +13,7 @@ the rounding error of a sum in the second number of its cells. A remaining error
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -167,21 +167,15 @@ def add_to_base(base: Callable[[Series], Cell | None], dead: Figures) -> dict[Se
     ``base`` returns the cell of a series, None if the base has no such series.
     """
     changed: dict[Series, Cell] = {}
-    for series, cell in _rows(dead):
-        if series.family.kind == "info" or series.family.mode.startswith("live"):
+    cells = zip(dead.cells[::2], dead.cells[1::2], strict=True)
+    for series, cell in zip(dead.series, cells, strict=True):
+        kind, mode = series.family.kind, series.family.mode
+        if not _is_known(series.family) or kind == "info" or mode.startswith("live"):
             continue
         key = series._replace(slot=dead.slot) if _is_by_worker(series.family) else series
         former = base(key)
         changed[key] = _reduced(key, [cell] if former is None else [former, cell])
     return changed
-
-
-def _rows(figures: Figures) -> Iterable[tuple[Series, Cell]]:
-    """Yield the rows of known kinds."""
-    cells = zip(figures.cells[::2], figures.cells[1::2], strict=True)
-    for series, cell in zip(figures.series, cells, strict=True):
-        if _is_known(series.family):
-            yield series, cell
 
 
 def _is_known(family: Family) -> bool:

@@ -4,12 +4,15 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tamed.log.logger import own_logger
 from tamed.net.accept import OnAccept
 
-__all__ = ["AddressLimit", "LogLimiter", "client_network"]
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+__all__ = ["AddressLimit", "LogLimiter", "client_network", "plain_address"]
 
 log = own_logger("tamed.net")
 
@@ -84,15 +87,21 @@ def client_network(host: str) -> str:
     """
     if ":" not in host:
         return host
-    import ipaddress  # not at the top: few servers limit addresses
+    from ipaddress import IPv6Network  # not at the top: few servers limit addresses
 
     try:
-        parsed = ipaddress.IPv6Address(host)
+        address = plain_address(host)
     except ValueError:
         return host
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((parsed.packed, _PREFIX), strict=False))
+    return str(address) if address.version == 4 else str(IPv6Network((address.packed, _PREFIX), strict=False))
+
+
+def plain_address(host: str) -> "IPv4Address | IPv6Address":
+    """Return an IP address without its zone, and an IPv4-mapped one as IPv4. Raises ValueError for others."""
+    from ipaddress import ip_address
+
+    address = ip_address(host.partition("%")[0])
+    return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
 def _counted(address: Any) -> str:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
+from tamed.net.address_limit import plain_address
 from tamed.net.endpoint import address_text
 from tamed.net.framing import Incomplete, Malformed, take
 
@@ -154,9 +155,7 @@ class Network:
         """Return whether a peer is in the network; ``peer`` is what ``getpeername`` returns."""
         match peer:
             case (str(host), *_):
-                address = ipaddress.ip_address(host.partition("%")[0])
-                mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-                return self.network is not None and (mapped or address) in self.network
+                return self.network is not None and plain_address(host) in self.network
             case _:
                 return self.network is None
 

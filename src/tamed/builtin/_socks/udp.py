@@ -1,7 +1,6 @@
 """UDP for a client of SOCKS 5 (RFC 1928, section 7): packets to any target and back."""
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -9,6 +8,7 @@ from typing import Any, Final
 
 from tamed.builtin._socks.messages import Datagram, RequestRefused, Target, encode_datagram, parse_datagram
 from tamed.log.logger import own_logger
+from tamed.net.address_limit import plain_address
 from tamed.net.bind import Address
 from tamed.net.framing import Malformed
 
@@ -41,7 +41,7 @@ class UdpAssociation:
     ) -> None:
         self.sent = 0
         self.received = 0
-        self._client_host = _plain(client)
+        self._client_host = plain_address(client)
         self._client: tuple[Any, ...] | None = None
         self._resolve = resolve
         self._moved = moved
@@ -68,7 +68,7 @@ class UdpAssociation:
             port.close()
 
     def _from_client(self, data: bytes, source: tuple[Any, ...]) -> None:
-        if self._client is None and _plain(source[0]) == self._client_host:
+        if self._client is None and plain_address(source[0]) == self._client_host:
             self._client = source
         if source != self._client:
             return
@@ -164,10 +164,3 @@ def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
     memory[key] = value
     if len(memory) > _MOST_TARGETS:
         del memory[next(iter(memory))]
-
-
-def _plain(host: str) -> str:
-    """Return an IP address without its zone; an IPv4-mapped one as IPv4."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
