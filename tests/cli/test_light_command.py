@@ -44,6 +44,7 @@ def test_completion_of_commands_and_options_loads_the_command_line_only(words: S
         "_os.text",
         "_version",
         "cli",
+        "cli._instance_commands",
         "cli.commands",
         "cli.completion",
         "cli.grammar",
