@@ -449,7 +449,7 @@ async def test_a_reset_is_not_logged_by_the_garbage_collector(caplog: pytest.Log
         await reader.read()
 
     async with StreamServer("127.0.0.1:0", knotted, drain_timeout=60) as server:
-        for _ in range(5):
+        for _ in range(2):
             client = dial(server)
             await until(lambda: knots)
             reset(client)

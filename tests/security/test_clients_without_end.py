@@ -329,17 +329,18 @@ def test_datagrams_that_come_for_ever_are_not_kept(loop: str, folder: Path, echo
 @pytest.mark.parametrize(
     ("name", "loop"),
     [
-        ("web, requests for files", "uvloop"),
         ("web, a body that comes back", "uvloop"),
-        ("web, a body for WSGI", "asyncio"),
-        ("ftp, commands of a user", "uvloop"),
-        ("socks, a connection", "asyncio"),
-        ("portforward", "uvloop"),
         ("inetd", "uvloop"),
         ("telnet, lines of a user", "asyncio"),
-        ("console, noise", "uvloop"),
-        ("fastpoetry", "asyncio"),
-        ("poetryproxy", "asyncio"),
+        # The others serve their connections by the same means.
+        pytest.param("web, requests for files", "uvloop", marks=pytest.mark.long),
+        pytest.param("web, a body for WSGI", "asyncio", marks=pytest.mark.long),
+        pytest.param("ftp, commands of a user", "uvloop", marks=pytest.mark.long),
+        pytest.param("socks, a connection", "asyncio", marks=pytest.mark.long),
+        pytest.param("portforward", "uvloop", marks=pytest.mark.long),
+        pytest.param("console, noise", "uvloop", marks=pytest.mark.long),
+        pytest.param("fastpoetry", "asyncio", marks=pytest.mark.long),
+        pytest.param("poetryproxy", "asyncio", marks=pytest.mark.long),
     ],
 )
 def test_clients_that_leave_are_no_fault_of_a_service(name: str, loop: str, folder: Path, echo: int) -> None:

@@ -70,8 +70,10 @@ def is_trusted(path: str) -> bool:
     ("options", "roles"),
     [
         (["--reload"], {"supervisor", "template", "worker", "planner", "trial", "watcher"}),
-        (["--user", "nobody", "--reload"], {"supervisor"}),
-        (["--user", "nobody", "--prepare-as-root", "--preload"], {"supervisor", "template", "worker"}),
+        (
+            ["--user", "nobody", "--prepare-as-root", "--preload", "--reload"],
+            {"supervisor", "template", "worker"},
+        ),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",
 )

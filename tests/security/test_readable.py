@@ -40,11 +40,11 @@ def command(*more: str, run: bool = False) -> list[str]:
     ("name", "options", "run"),
     [
         ("app.py", [], False),
-        ("app.py", PRELOADED, True),
+        pytest.param("app.py", PRELOADED, True, marks=pytest.mark.long),
         ("extra.py", [], True),
         ("extra.py", PREPARED, False),
         ("secret", [], False),
-        ("secret", PREPARED, True),
+        pytest.param("secret", PREPARED, True, marks=pytest.mark.long),
         ("secret", PRELOADED, False),
     ],
 )

@@ -62,7 +62,7 @@ def roots_processes(tamed: Tamed) -> list[int]:
 
 @pytest.mark.parametrize(
     "command",
-    [["start", "--preload"], ["start", "--workers", "2"], ["run"]],
+    [["start", "--preload"], ["run"]],
     ids=" ".join,
 )
 def test_no_process_that_is_root_has_anything_of_the_users(
@@ -98,12 +98,7 @@ def test_no_process_that_is_root_has_anything_of_the_users(
         assert public_tamed("stop", "app").status == 0
 
 
-FORMS = pytest.mark.parametrize(
-    "workers", [[], ["--workers", "2"], ["--chroot", "/"]], ids=["one", "two", "chroot"]
-)
-
-
-@FORMS
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "two"])
 def test_a_terminal_of_roots_is_out_of_reach(public_tamed: Tamed, workers: list[str]) -> None:
     """The service can neither open it, nor type into it, nor read it, and Ctrl-C ends the run as ever."""
     public_tamed.write("app.py", PRYING)
@@ -129,7 +124,7 @@ def test_a_terminal_of_roots_is_out_of_reach(public_tamed: Tamed, workers: list[
     assert not any(map(is_there, pids))
 
 
-@FORMS
+@pytest.mark.parametrize("workers", [["--workers", "2"], ["--chroot", "/"]], ids=["two", "chroot"])
 def test_roots_descriptors_are_not_passed_on(public_tamed: Tamed, workers: list[str]) -> None:
     """A file that root had open is open in no process of the daemon's, nor is any folder."""
     secret = public_tamed.write("secret", "of root's")

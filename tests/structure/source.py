@@ -61,7 +61,7 @@ def imports_of(module: str, path: Path, known: dict[str, Path]) -> Iterator[Impo
 
 
 def _walk(node: ast.AST, *, at_load: bool) -> Iterator[tuple[ast.AST, bool]]:
-    """Yield every node with whether it runs when the module is loaded."""
+    """Yield every statement with whether it runs when the module is loaded."""
     yield node, at_load
     if isinstance(node, ast.If) and _asks_for_type_checking(node.test):
         for statement in node.body:
@@ -69,9 +69,10 @@ def _walk(node: ast.AST, *, at_load: bool) -> Iterator[tuple[ast.AST, bool]]:
         for statement in node.orelse:
             yield from _walk(statement, at_load=at_load)
         return
-    later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     for child in ast.iter_child_nodes(node):
-        yield from _walk(child, at_load=at_load and not later)
+        if not isinstance(child, ast.expr):  # which has no statement in it
+            yield from _walk(child, at_load=at_load and not later)
 
 
 def _asks_for_type_checking(test: ast.expr) -> bool:

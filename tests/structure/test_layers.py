@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.structure.picture import draw
 from tests.structure.source import (
     PACKAGE,
     ROOT,
@@ -36,6 +37,11 @@ def table() -> dict[str, set[str]]:
 def test_table_names_the_layers_that_exist() -> None:
     """ARCHITECTURE.md has a row for every layer in the source, and for no other."""
     assert sorted(table()) == sorted({layer_of(module) for module in modules()})
+
+
+def test_the_picture_shows_the_layers_as_they_are() -> None:
+    """What ``python -m tests.structure.picture`` draws now stands in ARCHITECTURE.md."""
+    assert f"```text\n{draw()}\n```" in (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 
 
 def test_table_names_only_its_own_rows() -> None:

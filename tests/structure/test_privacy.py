@@ -1,9 +1,9 @@
 """Attributes that begin with an underscore belong to the module whose classes have them."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from tests.structure.source import modules
+from tests.structure.source import modules, parsed
 
 # Named tuples have public methods with an underscore, and so have two modules of the standard library.
 PUBLIC = {"_asdict", "_current_frames", "_exit", "_fields", "_make", "_replace", "_xoptions"}
@@ -15,22 +15,23 @@ def test_no_module_touches_a_private_attribute_of_anothers_objects() -> None:
         f"{module} (line {node.lineno}): {ast.unparse(node)}"
         for module, path in modules().items()
         if path.name != "_compat.py"
-        for node in foreign(ast.parse(path.read_text("utf-8")))
+        for node in foreign(parsed(path))
     ]
     assert touched == []
 
 
 def foreign(tree: ast.Module) -> Iterator[ast.Attribute]:
     """Yield the uses of private attributes that nothing in a module defines."""
-    own = PUBLIC | set(defined(tree))
-    for node in ast.walk(tree):
+    nodes = [*ast.walk(tree)]
+    own = PUBLIC | set(defined(nodes))
+    for node in nodes:
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
             yield node
 
 
-def defined(tree: ast.Module) -> Iterator[str]:
+def defined(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield the names of functions, of variables, and of what objects have of themselves."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name
         elif isinstance(node, ast.Attribute) and of_self(node):
