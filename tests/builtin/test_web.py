@@ -52,6 +52,13 @@ def served(
         yield server
 
 
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served[Service]]:
+    """Serve a directory in which no test changes anything."""
+    with served(make_tree(tmp_path_factory.mktemp("reading"))) as server:
+        yield server
+
+
 @contextmanager
 def client_of(server: Served[Service]) -> Iterator[http.client.HTTPConnection]:
     """Open a connection that is kept."""
@@ -218,7 +225,7 @@ def test_a_directory_stands_for_its_index(root: Path) -> None:
 
 
 @every_attempt
-def test_nobody_gets_out_of_the_root(root: Path, attempt: str) -> None:
+def test_nobody_gets_out_of_the_root(reading: Served[Service], attempt: str) -> None:
     """Neither as it is nor encoded, whole or in part: it is not found, or no request."""
     ways = {
         attempt,
@@ -226,13 +233,12 @@ def test_nobody_gets_out_of_the_root(root: Path, attempt: str) -> None:
         quote(attempt, safe=""),
         attempt.replace("..", "%2e%2e").replace("/", "%2f"),
     }
-    with served(root) as server:
-        for way in ways:
-            for target in (f"/{way}", f"http://host/{way}", f"/sub/../{way}", f"/sub/%2e%2e/{way}"):
-                request = f"GET {target} HTTP/1.0\r\n\r\n".encode("latin-1", "replace")
-                answer = raw(server, request)
-                assert re.match(rb"HTTP/1.1 (400|404|414) ", answer), target
-                assert SECRET.encode() not in answer
+    for way in ways:
+        for target in (f"/{way}", f"http://host/{way}", f"/sub/../{way}", f"/sub/%2e%2e/{way}"):
+            request = f"GET {target} HTTP/1.0\r\n\r\n".encode("latin-1", "replace")
+            answer = raw(reading, request)
+            assert re.match(rb"HTTP/1.1 (400|404|414) ", answer), target
+            assert SECRET.encode() not in answer
 
 
 def test_what_is_no_file_is_not_waited_for(root: Path) -> None:

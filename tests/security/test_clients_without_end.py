@@ -20,10 +20,10 @@ from tests.process.clients import dial
 from tests.process.conftest import serving
 from tests.threaded import in_thread
 
-MUCH = 16 << 20
+MUCH = 10 << 20
 """Bytes that a client tries to send."""
 
-LITTLE = 12 << 20
+LITTLE = 8 << 20
 """Bytes that the service may grow by: what it loads at its first client, and what its buffers hold."""
 
 STUCK = 0.3
