@@ -167,21 +167,12 @@ def test_workers_share_what_the_program_listens_on(tamed: Tamed) -> None:
     assert not path.exists()
 
 
-def test_a_worker_that_dies_takes_nobody_else_with_it(tamed: Tamed) -> None:
-    """A new worker replaces it on the same socket; the other workers continue."""
-    daemon = tamed.start("--workers", "2", write_application(tamed.folder))
-    victim = daemon.workers()[0]
-    with Load(daemon.port).running() as load:
-        load.wait(50)
-        os.kill(victim, signal.SIGKILL)
-        daemon.wait_workers(2, without=[victim])
-        load.wait(100)
-    assert len(load.failed) <= 8
-    daemon.stop()
+def test_reloads_deaths_and_a_stop_under_load_lose_no_connection(tamed: Tamed) -> None:
+    """Two workers are replaced by two others, again and again, while clients come.
 
-
-def test_reloads_under_load_lose_no_connection(tamed: Tamed) -> None:
-    """Two workers are replaced by two others, again and again, while clients come."""
+    A worker that dies takes nobody else with it: a new one replaces it on the same socket. At the stop
+    clients are refused when the daemon is gone, and served before.
+    """
     daemon = tamed.start("--workers", "2", write_application(tamed.folder))
     with Load(daemon.port, clients=3).running() as load:
         load.wait(50)
@@ -192,12 +183,13 @@ def test_reloads_under_load_lose_no_connection(tamed: Tamed) -> None:
             daemon.wait_workers(2, without=before)
             load.wait(50)
     assert load.failed == []
-    daemon.stop()
-
-
-def test_a_stop_under_load_loses_no_connection(tamed: Tamed) -> None:
-    """Clients are refused when it is gone, and served before."""
-    daemon = tamed.start("--workers", "2", write_application(tamed.folder))
+    victim = daemon.workers()[0]
+    with Load(daemon.port).running() as load:
+        load.wait(50)
+        os.kill(victim, signal.SIGKILL)
+        daemon.wait_workers(2, without=[victim])
+        load.wait(100)
+    assert len(load.failed) <= 8
     with Load(daemon.port, clients=4).running() as load:
         load.wait(100)
         daemon.signal(signal.SIGTERM)
@@ -320,7 +312,10 @@ def reserved() -> Iterator[int]:
 
 
 def test_connections_of_an_adopted_port_are_counted_and_drained(tamed: Tamed, reserved: int) -> None:
-    """The status shows them, and a reload serves them to their end."""
+    """The status shows them, and a reload serves them to their end.
+
+    Who waits at a socket that one process alone has is served by that, and nobody is reset.
+    """
     tamed.write("adopt.tac", ADOPT.replace("@NUMBER@", str(reserved)))
     daemon = tamed.start("adopt.tac")
     with socket.create_connection(("127.0.0.1", reserved), timeout=PATIENCE) as sock:
@@ -332,13 +327,6 @@ def test_connections_of_an_adopted_port_are_counted_and_drained(tamed: Tamed, re
         daemon.wait_workers(1, without=[old])
         sock.sendall(b"?")
         assert file.read() == b"poem"
-    daemon.stop()
-
-
-def test_reloads_under_load_lose_no_connection_of_an_adopted_port(tamed: Tamed, reserved: int) -> None:
-    """Who waits at a socket that one process alone has is served by that, and nobody is reset."""
-    tamed.write("adopt.tac", ADOPT.replace("@NUMBER@", str(reserved)))
-    daemon = tamed.start("adopt.tac")
     with talk.Load(reserved, clients=2) as load:
         load.wait(50)
         for _ in range(ROUNDS):
