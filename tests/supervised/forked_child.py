@@ -61,14 +61,15 @@ def serve(channel: socket.socket) -> list[str]:
                     with os.fdopen(request) as file:
                         asked = json.load(file)
                     return become(**asked, streams=streams)
-                os.write(told, b"%7d\n" % pid)
+                with contextlib.suppress(BrokenPipeError):  # who asked has given up
+                    os.write(told, b"%7d\n" % pid)
                 for descriptor in (request, *streams):
                     os.close(descriptor)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, told))
             else:
                 pid, told = key.data
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                with contextlib.suppress(BrokenPipeError):  # who asked has given up
+                with contextlib.suppress(BrokenPipeError):
                     os.write(told, b"%7d\n" % status)
                 selector.unregister(key.fd)
                 os.close(key.fd)
