@@ -11,7 +11,7 @@ import pytest
 from tamed.errors import TamedError
 from tamed.log.plan import LogPlan
 from tamed.log.record import Record, encode_origin
-from tamed.log.sink import StreamWriter, open_sink
+from tamed.log.sink import StreamSink, open_sink
 from tests.patience import PATIENCE
 
 RECORDS = [
@@ -89,7 +89,7 @@ def test_what_the_log_says_of_itself_is_laid_out() -> None:
     """Lines of the sink itself have the same layout as others."""
     with _standard_error() as reading:
         sink = open_sink(LogPlan("stderr", layout="plain"), "poetry", None)
-        sink._writer._patience = 0.0  # type: ignore[attr-defined]
+        sink._patience = 0.0  # type: ignore[attr-defined]
         os.set_blocking(2, False)
         _fill(2)
         sink.write(RECORDS)
@@ -144,7 +144,7 @@ def test_the_journal_gets_fields(tmp_path: Path) -> None:
         daemon.bind(str(path))
         daemon.settimeout(PATIENCE)
         with closing(open_sink(LogPlan("journal"), "poetry", None)) as sink:
-            sink._sender.path = path  # type: ignore[attr-defined]
+            sink.path = path  # type: ignore[attr-defined]
             sink.write(RECORDS[:1])
             sink.housekeep()
         fields = dict(line.split(b"=", 1) for line in daemon.recv(4096).splitlines())
@@ -166,7 +166,7 @@ class Stream:
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
         os.set_blocking(self.reading, False)
-        self.writer = StreamWriter(self.writing, lambda text: f"({text})\n".encode(), patience=0.0)
+        self.writer = StreamSink(self.writing, lambda text: f"({text})\n".encode(), patience=0.0)
 
     def read(self) -> bytes:
         return _drain(self.reading)
@@ -186,22 +186,22 @@ def stream() -> Iterator[Stream]:
 
 def test_lines_are_written(stream: Stream) -> None:
     """Lines are written unchanged."""
-    stream.writer.write([b"one\n", b"two\n"])
+    stream.writer.put([b"one\n", b"two\n"])
     assert stream.read() == b"one\ntwo\n"
 
 
 def test_a_line_is_not_torn(stream: Stream) -> None:
     """A partly written line is completed when the reader goes on, and lost lines are counted."""
     long = b"x" * 300_000 + b"\n"
-    stream.writer.write([long, b"lost\n", b"lost\n"])
-    stream.writer.write([b"lost\n"])
+    stream.writer.put([long, b"lost\n", b"lost\n"])
+    stream.writer.put([b"lost\n"])
     data = stream.read()
     assert data == long[: len(data)]
     for _ in range(10):
         stream.writer.housekeep()
         data += stream.read()
     assert data == long + b"(3 lines were lost: no process read them)\n"
-    stream.writer.write([b"one\n"])
+    stream.writer.put([b"one\n"])
     assert stream.read() == b"one\n"
 
 
@@ -209,7 +209,7 @@ def test_a_reader_that_is_gone_is_no_reason_to_stop(stream: Stream) -> None:
     """The lines are dropped, and nothing is raised."""
     os.close(stream.reading)
     stream.reading = -1
-    stream.writer.write([b"one\n"])
+    stream.writer.put([b"one\n"])
     stream.writer.housekeep()
     assert stream.writer.lost == 0
 
@@ -218,8 +218,8 @@ def test_a_full_pipe_is_not_waited_for_twice(stream: Stream) -> None:
     """The first line is kept, because it may still be written whole, and later lines are counted."""
     os.set_blocking(stream.writing, False)
     _fill(stream.writing)
-    stream.writer.write([b"one\n", b"two\n"])
-    stream.writer.write([b"three\n"])
+    stream.writer.put([b"one\n", b"two\n"])
+    stream.writer.put([b"three\n"])
     assert b"one" not in stream.read()
     stream.writer.housekeep()
     assert stream.read() == b"one\n(2 lines were lost: no process read them)\n"

@@ -13,10 +13,12 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tamed.log.outbox import Outbox
+from tamed.log.plan import Sink
+from tamed.log.record import Record
 
 __all__ = ["JOURNAL_SOCKET", "JournalSender", "encode_fields"]
 
@@ -39,7 +41,7 @@ def encode_fields(fields: Mapping[str, str | bytes]) -> bytes:
     return b"".join(encoded)
 
 
-class JournalSender:
+class JournalSender(Sink):
     """Sends records to the journal. It never waits, and raises only for an invalid field name.
 
     While `waiting` is true, call `housekeep` about once a second. Records that the journal does not accept
@@ -72,6 +74,13 @@ class JournalSender:
     def lost(self) -> int:
         """The total number of dropped records."""
         return self._outbox.lost
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Send records of the log."""
+        for record in records:
+            origin = record.origin
+            fields = {"PRIORITY": str(origin.severity), "LOGGER": origin.name, "SYSLOG_PID": str(origin.pid)}
+            self.send({"MESSAGE": record.text, **fields})
 
     def send(self, fields: Mapping[str, str | bytes]) -> None:
         """Send a record, MESSAGE and PRIORITY for example, now or when it is possible.

@@ -1,14 +1,17 @@
-"""The destination of a log and its rotation, as plain data."""
+"""The destination of a log and its rotation, as plain data; and the interface of a destination."""
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tamed.errors import ConfigurationError
 
-__all__ = ["LogPlan", "Rotation", "is_journal", "parse_address"]
+if TYPE_CHECKING:
+    from tamed.log.record import Record
+
+__all__ = ["LogPlan", "Rotation", "Sink", "is_journal", "parse_address"]
 
 _LOCAL = "/dev/log"
 
@@ -98,6 +101,57 @@ class Rotation(NamedTuple):
             return False
         too_long = self.size is not None and filled + more > self.size
         return too_long or self.period(now) > begun
+
+
+class Sink(Protocol):
+    """A destination of the log; the defaults are for one without a file.
+
+    ``takes_origin`` is whether it uses the origins of records.
+    """
+
+    takes_origin: bool = True
+
+    @property
+    def lost(self) -> int:
+        """The number of lines lost since it was opened."""
+
+    @property
+    def trouble(self) -> str:
+        """A sentence about the current failures; empty if there are none."""
+        return ""
+
+    def write(self, records: "Sequence[Record]") -> None:
+        """Write records, in order."""
+
+    def reopen(self) -> str:
+        """Open the file again, because it was renamed; return the reason of a failure, or an empty text."""
+        return ""
+
+    def housekeep(self) -> None:
+        """Do the periodic work; to be called about once a second."""
+
+    @property
+    def child(self) -> int:
+        """The pid of the sink's running child; 0 if there is none."""
+        return 0
+
+    def child_ended(self, pid: int, status: int) -> bool:
+        """Finish a child that was reaped with this wait status; return False if it is not the sink's."""
+        return False
+
+    def disown(self) -> None:
+        """In a forked child: only write, and leave rotation and the like to the parent."""
+
+    def export(self) -> list[Any]:
+        """Return the loss that the next program has to report, as plain data."""
+        return []
+
+    def resume(self, left: Sequence[Any]) -> None:
+        """Add the loss that the previous program had yet to report."""
+        return
+
+    def close(self) -> None:
+        """Write what can still be written, and close the destination."""
 
 
 def parse_address(text: str) -> Path:

@@ -9,11 +9,13 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tamed.log.outbox import Outbox
+from tamed.log.plan import Sink
+from tamed.log.record import Record
 
 __all__ = [
     "MAX_MESSAGE",
@@ -93,7 +95,7 @@ def _shortened(data: bytes, most: int) -> bytes:
     return data[: most - len(_CUT)].decode(errors="ignore").encode() + _CUT
 
 
-class SyslogSender:
+class SyslogSender(Sink):
     """Sends messages to the daemon at a socket. After construction no method raises or waits.
 
     While `waiting` is true, call `housekeep` about once a second: it connects again and sends the queue. The
@@ -101,17 +103,19 @@ class SyslogSender:
     when it accepts messages again. After a chroot the socket cannot be connected again; an existing
     connection stays usable.
 
-    ``host`` is the host name in messages; the clocks are for tests.
+    ``app`` and ``host`` are the names in messages of the program and the host; the clocks are for tests.
     """
 
     def __init__(
         self,
         path: Path,
+        app: str = "tamed",
         *,
         host: str | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._app = app
         self._host = socket.gethostname() if host is None else host
         self._clock = clock
         self._channel = _Channel(path, monotonic)
@@ -127,6 +131,12 @@ class SyslogSender:
     def lost(self) -> int:
         """The total number of dropped messages."""
         return self._outbox.lost
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Send records of the log."""
+        for record in records:
+            origin, text = record.origin, record.text.decode(errors="replace")
+            self.send(SyslogMessage(origin.severity, origin.time, self._app, str(origin.pid), text))
 
     def send(self, message: SyslogMessage) -> None:
         """Send a message now, or queue it."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.log.layout import Layout, Line
+from tamed.log.plan import Sink
 from tamed.log.record import Damage, LineReader, Record, RecordReader, encode_origin
-from tamed.log.sink import Sink
 from tamed.supervisor.loop import Reactor
 
 if TYPE_CHECKING:  # most daemons have no operations process that wants one

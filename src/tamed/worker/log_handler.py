@@ -21,8 +21,8 @@ from tamed.config.settings import Level
 from tamed.log.layout import Layout, Line, bare, json, lay_out
 from tamed.log.logger import keep_log
 from tamed.log.outbox import Outbox
+from tamed.log.plan import Sink
 from tamed.log.record import Record, encode_origin, encode_record
-from tamed.log.sink import Sink
 from tamed.service.lifecycle import current_path
 
 __all__ = ["LayoutHandler", "PipeHandler", "ProcessOrigin", "SinkHandler", "log_to", "severity"]
