@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from tamed.net.stream import StreamServer
-from tamed.ops.agent import AgentCheck, agent_line
-from tamed.ops.health import readyz
+from tamed.ops.health import AgentCheck, agent_line, readyz
 from tamed.testing.running import running
 from tests.ops.test_application import Known
 from tests.ops.test_health import SOUND

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
-from tamed.export._leases import account_sources, leases_namespace, role_documents
+from tamed.cluster.engine import EngineUrl
+from tamed.errors import ConfigurationError
 from tamed.export.container import CREDENTIALS, RUN, USER, Container, Port, Resources
 from tamed.export.facts import Facts
 from tamed.export.files import MadeFile
@@ -22,9 +23,12 @@ STOP_DELAY = 10
 """Seconds until all nodes and load balancers know that a pod is terminating."""
 
 _PROBE_SECONDS = 2
-_MONITORING = "monitoring"
+_MONITORING = {"kubernetes.io/metadata.name": "monitoring"}
 _HOSTNAME = "kubernetes.io/hostname"
 _READ_ONLY = 0o440
+_ACCOUNT = "kubernetes.io/serviceaccount"
+_API = "rbac.authorization.k8s.io"
+_TOKEN_SECONDS = 3607  # Kubernetes' own value; the token is renewed earlier
 
 
 class Cluster(NamedTuple):
@@ -62,12 +66,13 @@ def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[M
 
     Raises UsageError for invalid quantities.
     """
+    facts = container.facts
     documents: dict[str, dict[str, Value]] = {}
     if not cluster.kustomize:
-        documents["configmap"] = _config_map(container)
+        documents["configmap"] = _object(container, "v1", "ConfigMap", data={facts.file.name: facts.text})
     documents["deployment"] = _deployment(container, cluster)
-    if namespace := leases_namespace(container.facts):
-        for version, kind, rest in role_documents(container.facts.name, namespace):
+    if namespace := _leases_namespace(facts):
+        for version, kind, rest in _role_documents(facts.name, namespace):
             documents[kind.lower()] = _object(container, version, kind, namespace, **rest)
     if container.ports or cluster.service_monitor:
         documents["service"] = _service(container, cluster)
@@ -82,7 +87,7 @@ def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[M
         resources = [file.name for file in files]
         content = to_yaml(_kustomization(container, resources))
         files.append(MadeFile("kustomization.yaml", f"---\n{content}", made_by))
-        files.append(MadeFile(container.facts.file.name, container.facts.text, made_by))
+        files.append(MadeFile(facts.file.name, facts.text, made_by))
     return files
 
 
@@ -104,11 +109,6 @@ def _selector(container: Container) -> dict[str, Value]:
     return {"matchLabels": _labels(container)}
 
 
-def _config_map(container: Container) -> dict[str, Value]:
-    facts = container.facts
-    return _object(container, "v1", "ConfigMap", data={facts.file.name: facts.text})
-
-
 def _deployment(container: Container, cluster: Cluster) -> dict[str, Value]:
     start = container.facts.start_seconds
     spec: dict[str, Value] = {}
@@ -116,10 +116,7 @@ def _deployment(container: Container, cluster: Cluster) -> dict[str, Value]:
         spec["replicas"] = cluster.replicas
     spec |= {
         "selector": _selector(container),
-        "strategy": {
-            "type": "RollingUpdate",
-            "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
-        },
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "progressDeadlineSeconds": max(600, 2 * start),
         "template": {
             "metadata": {"labels": _labels(container), **_annotations(container, cluster)},
@@ -147,7 +144,7 @@ def _annotations(container: Container, cluster: Cluster) -> dict[str, Value]:
 
 def _pod(container: Container, cluster: Cluster) -> dict[str, Value]:
     account: dict[str, Value] = {}
-    if leases_namespace(container.facts):
+    if _leases_namespace(container.facts):
         account["serviceAccountName"] = Noted(
             container.facts.name, "May write Leases, for services that run once."
         )
@@ -249,7 +246,7 @@ def _limits(resources: Resources) -> dict[str, Value]:
 def _mounts(container: Container) -> Iterator[Value]:
     facts = container.facts
     yield {"name": "deployment", "mountPath": str(facts.file), "subPath": facts.file.name, "readOnly": True}
-    if facts.credentials or leases_namespace(facts):
+    if facts.credentials or _leases_namespace(facts):
         yield {"name": "credentials", "mountPath": CREDENTIALS, "readOnly": True}
     for name, folder in _writable(container):
         yield {"name": name, "mountPath": folder}
@@ -260,8 +257,8 @@ def _volumes(container: Container) -> Iterator[Value]:
     yield {"name": "deployment", "configMap": {"name": facts.name}}
     items: list[Value] = [{"key": name, "path": name} for name in facts.credentials]
     note = f"The secret {facts.name} must have the keys: {', '.join(facts.credentials)}."
-    if leases_namespace(facts):
-        sources = account_sources()
+    if _leases_namespace(facts):
+        sources = _account_sources()
         if items:
             sources.append(Noted({"secret": {"name": facts.name, "items": items}}, note))
         yield {"name": "credentials", "projected": {"defaultMode": _READ_ONLY, "sources": sources}}
@@ -307,9 +304,7 @@ def _network_policy(container: Container) -> dict[str, Value]:
     ingress.append(
         Noted(
             {
-                "from": [
-                    {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": _MONITORING}}}
-                ],
+                "from": [{"namespaceSelector": {"matchLabels": _MONITORING}}],
                 "ports": [{"port": "ops", "protocol": "TCP"}],
             },
             "Metrics, for Prometheus. Probes come from the node, to which no policy applies.",
@@ -358,3 +353,48 @@ def _kustomization(container: Container, resources: list[str]) -> dict[str, Valu
         "resources": resources,
         "configMapGenerator": Noted([generator], "If the deployment file changes, the pods are replaced."),
     }
+
+
+def _leases_namespace(facts: Facts) -> str:
+    """Return the namespace of a deployment's Lease objects; empty if no Lease objects grant its roles.
+
+    Raises ConfigurationError without a namespace: an account has its rights in one.
+    """
+    text = facts.settings.daemon.cluster
+    if not text.startswith("kubernetes:") or (url := EngineUrl.parse(text)).hosts:
+        return ""
+    if not url.path:
+        remedy = "add the namespace, in which the pods' account gets its rights: kubernetes:NAMESPACE"
+        raise ConfigurationError(facts.place("daemon", "cluster"), "it has no namespace", remedy)
+    return url.path
+
+
+def _role_documents(name: str, namespace: str) -> list[tuple[str, str, dict[str, Value]]]:
+    """Return version, kind and body of an account, of a role that may write Leases, and of their binding."""
+    rule: dict[str, Value] = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "verbs": ["get", "create", "update"],
+    }
+    subject: dict[str, Value] = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    reference: dict[str, Value] = {"apiGroup": _API, "kind": "Role", "name": name}
+    return [
+        ("v1", "ServiceAccount", {"automountServiceAccountToken": False}),
+        (f"{_API}/v1", "Role", {"rules": [rule]}),
+        (f"{_API}/v1", "RoleBinding", {"roleRef": reference, "subjects": [subject]}),
+    ]
+
+
+def _account_sources() -> list[Value]:
+    """Return the sources of a projected volume with the files that the engine reads.
+
+    The token is not mounted automatically: that would be into the folder of the deployment's own secrets,
+    which is read-only; so both are in one volume, with the parts that Kubernetes itself mounts, see
+    https://kubernetes.io/docs/concepts/storage/projected-volumes/
+    """
+    token: dict[str, Value] = {"path": f"{_ACCOUNT}/token", "expirationSeconds": _TOKEN_SECONDS}
+    authority: list[Value] = [{"key": "ca.crt", "path": f"{_ACCOUNT}/ca.crt"}]
+    return [
+        {"serviceAccountToken": token},
+        {"configMap": {"name": "kube-root-ca.crt", "items": authority}},
+    ]

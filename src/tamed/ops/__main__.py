@@ -16,8 +16,8 @@ from tamed.log.layout import layout_of
 from tamed.net.endpoint import Endpoint, UnixEndpoint
 from tamed.net.listen import Gate, ServerEnvironment, set_environment
 from tamed.net.stream import StreamServer
-from tamed.ops.agent import AgentCheck
 from tamed.ops.application import HostCheck, OpsApplication
+from tamed.ops.health import AgentCheck
 from tamed.ops.observer import Observer
 from tamed.ops.source import Source
 from tamed.service.application import Application

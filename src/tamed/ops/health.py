@@ -6,12 +6,18 @@ the checks of services are part of it.
 ``startupz`` fails until the first start is done.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from tamed._os.text import shown
+from tamed.ops.source import NoAnswer, Source
 
-__all__ = ["PROBES", "Check", "is_failed", "readyz", "report"]
+__all__ = ["PROBES", "AgentCheck", "Check", "agent_line", "readyz", "report"]
+
+_LONGEST: Final = 120  # characters of a reason
+_LEAVING: Final = 1.0  # seconds for the balancer to close the connection
 
 
 class Check(NamedTuple):
@@ -66,7 +72,7 @@ PROBES: Final[Mapping[str, Callable[[Facts], list[Check]]]] = {
 """The probes by their names."""
 
 
-def is_failed(check: Check) -> bool:
+def _is_failed(check: Check) -> bool:
     """Return whether a check fails its probe."""
     return bool(check.why) and not check.degrades
 
@@ -78,7 +84,7 @@ def report(
 
     ``excluded`` checks do not count. An unknown name among them is reported: it may be misspelled.
     """
-    passes = not any(is_failed(check) for check in checks if check.name not in excluded)
+    passes = not any(_is_failed(check) for check in checks if check.name not in excluded)
     if passes and not verbose:
         return True, "ok"
     lines = [f"[+]{check.name} excluded: ok" if check.name in excluded else _line(check) for check in checks]
@@ -93,3 +99,41 @@ def _line(check: Check) -> str:
     return (
         f"[!]{check.name} degraded: {check.why}" if check.degrades else f"[-]{check.name} failed: {check.why}"
     )
+
+
+class AgentCheck:
+    """HAProxy's agent check, the handler of a stream server: a line for each connection.
+
+    See ``agent-check`` in HAProxy's configuration manual. The words are those of `/readyz`: ``ready up``
+    while it passes, ``drain`` while the daemon stops, ``down#REASON`` otherwise. ``ready`` is needed because
+    a balancer keeps an instance drained until it receives that: the next instance at this address would get
+    no clients. An unreachable agent changes nothing for the balancer, so it needs an ordinary check as well.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer, and wait until the balancer closes: unread data from it (``agent-send``) must not reset it.
+
+        If the supervisor does not answer, there is no answer. The balancer then uses its ordinary check,
+        which waits for several failures.
+        """
+        with suppress(NoAnswer):
+            facts = await self._source.health()
+            line = agent_line(readyz(facts), is_draining=facts["is_draining"])
+            writer.write(line.encode(errors="replace"))
+        with suppress(OSError, TimeoutError):
+            if writer.can_write_eof():
+                writer.write_eof()
+            async with asyncio.timeout(_LEAVING):
+                while await reader.read(1024):
+                    continue
+
+
+def agent_line(checks: Sequence[Check], *, is_draining: bool) -> str:
+    """Return the answer for the checks of readiness."""
+    if is_draining:
+        return "drain\n"
+    failed = [check for check in checks if _is_failed(check)]
+    return f"down#{' '.join(failed[0].why.split())[:_LONGEST]}\n" if failed else "ready up\n"
