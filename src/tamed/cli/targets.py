@@ -4,11 +4,12 @@ import atexit
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
 from tamed._os.trust import TRUST_WRITABLE
+from tamed.cli._text import table
 from tamed.cli.commands import COMMANDS
 from tamed.cli.grammar import UnknownOption, parse
 from tamed.cli.options import folders, misspelt_variables, service_command
@@ -150,32 +151,21 @@ def _end_as_twistd(signals: Sequence[int]) -> None:
 def plugins(plugin_dirs: Sequence[str]) -> None:
     """List the plugins of Tamed, then those of other frameworks."""
     dirs = folders(plugin_dirs)
-    found = available(dirs)
-    _show(_rows(found))
+    _show(available(dirs))
     for kind in own_kinds():
         if kind.is_installed():
             print(f"\n{kind.title}s, which run in the same way:")
-            _show(_rows(kind.found(dirs)))
+            _show(kind.found(dirs))
 
 
-class _Row(NamedTuple):
-    """A plugin in a table."""
-
-    name: str
-    description: str
-    home: str
-    error: str
-
-
-def _rows(found: Sequence[Found]) -> list[_Row]:
-    return [_Row(each.name, each.description, each.package, each.error or "") for each in found]
-
-
-def _show(rows: Sequence[_Row]) -> None:
-    table = [_Row("NAME", "DESCRIPTION", "PACKAGE", ""), *rows]
-    lines = [row._replace(description="(cannot be run)") if row.error else row for row in table]
-    widths = [max(len(row[column]) for row in lines) for column in range(2)]
-    for row in lines:
-        print(f"{row.name:{widths[0]}}  {row.description:{widths[1]}}  {row.home}".rstrip())
-        if row.error:
-            print(f"{'':{widths[0]}}  {row.error}")
+def _show(found: Sequence[Found]) -> None:
+    """Print a table of plugins, with a line below each that cannot be run."""
+    rows = [
+        (each.name, "(cannot be run)" if each.error else each.description, each.package) for each in found
+    ]
+    names, *lines = table(("NAME", "DESCRIPTION", "PACKAGE"), rows)
+    print(names)
+    for line, each in zip(lines, found, strict=True):
+        print(line)
+        if each.error:
+            print(f"{'':{names.index('DESCRIPTION')}}{shown(each.error)}")
