@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tamed.control.first_template import with_template
 from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.plan import Plan
 from tests.supervised.daemon import is_there
@@ -28,7 +29,7 @@ def opened() -> set[int]:
 def test_it_is_a_child_whose_descriptors_pass_an_exec(tmp_path: Path) -> None:
     """The plan names it; the supervisor ends it, and waits for its end, if it does not need it."""
     before = opened()
-    plan = FirstTemplate.spawn(plan_in(tmp_path)._replace(max_files=64), None, os.environ)
+    plan = with_template(plan_in(tmp_path)._replace(max_files=64), None, os.environ)
     first = FirstTemplate.of(Plan.from_text(plan.to_text()))
     assert first is not None
     assert all(os.get_inheritable(each) for each in first.descriptors)
@@ -55,6 +56,6 @@ def test_a_supervisor_without_one_spawns_it_later(tmp_path: Path, change: Callab
     """No process and no descriptor is left if it cannot be had, and the plan is as it was."""
     before = opened()
     plan = change(plan_in(tmp_path))
-    assert FirstTemplate.spawn(plan, None, os.environ) == plan
+    assert with_template(plan, None, os.environ) == plan
     assert FirstTemplate.of(plan) is None
     assert opened() == before

@@ -9,6 +9,7 @@ import resource
 import selectors
 import socket
 import sys
+from pathlib import Path
 
 if not sys.flags.safe_path:
     del sys.path[0]  # as the command does, which imports nothing from where it is
@@ -85,10 +86,22 @@ def become(
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     os.chdir(cwd)
+    show_mark(env["TAMED_TEST"])
     os.environ.clear()
     os.environ.update(env)
     sys.argv[1:] = words
     return words
+
+
+def show_mark(mark: str) -> None:
+    """Put the mark of a test where others see the environment with which a process was executed."""
+    former, latter = (f"TAMED_TEST={each}\0".encode() for each in (os.environ["TAMED_TEST"], mark))
+    place = Path("/proc/self/environ").read_bytes().index(former)
+    begin = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[47])  # env_start, proc(5)
+    assert len(former) == len(latter)
+    with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
+        memory.seek(begin + place)
+        memory.write(latter)
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def test_a_record_of_many_lines_stays_together(tamed: Tamed) -> None:
     daemon = tamed.start("--workers", "3", "app.py")
     wait_for("the last lines", lambda: len(list(tamed.folder.glob("done-*"))) == 3)
     daemon.stop()
-    records = re.split(r"^(?=\d{4}-\d\d-\d\dT)", daemon.log, flags=re.MULTILINE)
+    records = re.split(r"^(?=\d{4}-\d\d-\d\dT)", whole(daemon.log_file), flags=re.MULTILINE)
     stacks = [record for record in records if "Stack (most recent call last)" in record]
     assert len(stacks) == 600
     assert len({re.sub(r"\A.*\n", "", stack) for stack in stacks}) == 1

@@ -1,5 +1,6 @@
 """What a template loads, and what the processes that it forks have of it."""
 
+import heapq
 import json
 import os
 import resource
@@ -16,6 +17,8 @@ import pytest
 
 from tamed._os.proc import start_time_of
 from tests.fresh import loaded_by
+from tests.patience import PATIENCE
+from tests.plugins._site import source
 from tests.security import live
 from tests.supervised.conftest import tamed
 from tests.supervised.daemon import Daemon, Tamed, is_there, wait_for
@@ -29,12 +32,14 @@ import resource, signal, ssl, sys, threading, time, uuid, warnings
 
 NOT_THEIRS = ("LISTEN", "PYTHON", "PYTEST", "PWD", "OLDPWD", "_")
 FDS = "/proc/self/fd"
+# Nothing can set the flag of -P, which the command's script has not; the path is as if it had.
+FLAGS = [name for name in sys.flags.__match_args__ if name != "safe_path"]
 LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
 HANDLERS = {number: signal.getsignal(number) for number in signal.valid_signals()}
 
 same = {
     "path": [each for each in sys.path if each != os.getcwd()],
-    "flags": list(sys.flags),
+    "flags": {name: getattr(sys.flags, name) for name in FLAGS},
     "prefix": [sys.prefix, sys.exec_prefix, sys.executable],
     "environment": {name: text for name, text in os.environ.items() if not name.startswith(NOT_THEIRS)},
     "directory": os.getcwd(),
@@ -164,6 +169,47 @@ def test_a_template_begins_before_its_supervisor_and_ends_with_it(tamed: Tamed) 
     assert all(resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == 512 for pid in pids)
     daemon.signal(signal.SIGKILL)
     wait_for("the end of all", lambda: not any(map(is_there, pids)))
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize(
+    ("words", "is_forked"),
+    [
+        (["SCRIPT", "start", "fastpoetry"], True),
+        (["SCRIPT", "start", "app.py"], True),
+        (["SCRIPT", "start", "ode"], False),
+        (["PYTHON", "-m", "tamed", "start", "fastpoetry"], False),
+        (["PYTHON", "-Xdev", "SCRIPT", "start", "fastpoetry"], False),
+        (["env", "PYTHONPATH=early", "SCRIPT", "start", "fastpoetry"], False),
+    ],
+    ids=[
+        "a plugin of ours",
+        "a file",
+        "a plugin of others",
+        "a module",
+        "an option",
+        "others in place of ours",
+    ],
+)
+def test_the_first_template_is_a_fork_if_that_is_as_good_as_an_interpreter(
+    tamed: Tamed, words: list[str], is_forked: bool
+) -> None:
+    """It has no code of others: neither a plugin, nor a module in place of one of the standard library."""
+    tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
+    tamed.write("ode.py", source("ode"))
+    (tamed.folder / "early").mkdir()
+    tamed.write("early/heapq.py", Path(heapq.__file__).read_text())
+    places = {"SCRIPT": str(Path(sys.executable).with_name("tamed")), "PYTHON": sys.executable}
+    environment = tamed.environment({"TAMED_PLUGIN_PATH": str(tamed.folder)})
+    command = [places.get(word, word) for word in words]
+    index = words.index("start") + 1
+    command[index:index] = ["--workers", "2"]
+    if words[-1] == "fastpoetry":
+        command += ["--port", "0"]
+    subprocess.run(command, cwd=tamed.folder, env=environment, check=True, timeout=PATIENCE)
+    (template,) = templates(tamed)
+    assert ("-P" not in live.words(template)) is is_forked
+    assert tamed("stop", Path(words[-1]).stem).status == 0
 
 
 def test_a_first_template_that_ends_before_its_supervisor_is_there_fails_the_start(tamed: Tamed) -> None:

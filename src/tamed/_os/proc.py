@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ __all__ = [
     "descendants_of",
     "members_of",
     "memory_of",
+    "process_begin",
     "show_words",
     "start_time_of",
     "usage_of",
@@ -74,6 +76,15 @@ def start_time_of(pid: int) -> int | None:
     return None if found is None else found.started
 
 
+def process_begin(pid: int) -> float:
+    """Return when a process began, in seconds since the epoch; now, if that is unknown."""
+    ticks = start_time_of(pid)
+    if ticks is None:  # no /proc
+        return time.time()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
 def user_of(pid: int) -> int | None:
     """Return the real user of a process; None if there is no such process."""
     found = [int(line.split()[1]) for line in _status_of(pid, _PROC) if line.startswith(b"Uid:")]
@@ -112,12 +123,14 @@ def show_words(words: Sequence[str], count: int) -> None:
     try:
         command = (_PROC / "self" / "cmdline").read_bytes()
         begin = int(_stat_of("self")[_ARG_START])
-        former = b"".join(os.fsencode(word) + b"\0" for word in sys.orig_argv[-count:])
-        latter = b"".join(os.fsencode(word) + b"\0" for word in words)
-        if len(latter) <= len(former) and command.endswith(former):
+        shown = command.rstrip(b"\0")  # what was shown before may have been shorter than the command
+        former = b"\0".join(map(os.fsencode, sys.orig_argv[-count:])).rstrip(b"\0")
+        latter = b"\0".join(map(os.fsencode, words)) + b"\0"
+        start = len(shown) - len(former)
+        if len(latter) <= len(command) - start and shown.endswith(former):
             with open("/proc/self/mem", "r+b", buffering=0) as memory:  # noqa: PTH123 - as below
-                memory.seek(begin + len(command) - len(former))
-                memory.write(latter.ljust(len(former), b"\0"))
+                memory.seek(begin + start)
+                memory.write(latter.ljust(len(command) - start, b"\0"))
     except OSError:  # no /proc, or no permission to write it
         return
     finally:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+import tamed._os.beginning  # noqa: F401 - before any other module of ours
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn, TextIO
 
 __all__ = ["main"]
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     finally:  # even after `sys.exit` in a Twisted program: the interpreter would report a closed pipe
         _flush(sys.stdout)
         _flush(sys.stderr)
+    if callable(status):
+        status()
     sys.exit(status)
 
 
@@ -55,8 +59,8 @@ def _fill_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
-def _run(arguments: list[str]) -> int:
-    """Run a command line, and print its error.
+def _run(arguments: list[str]) -> int | Callable[[], NoReturn]:
+    """Run a command line, and print its error; return its status, or what this forked process does next.
 
     The two cases that scripts run often load only the modules that they need.
     """
@@ -70,11 +74,14 @@ def _run(arguments: list[str]) -> int:
             from tamed.cli.completion import offer
 
             return offer(shell, words)
+    from tamed._os.unwind import Unwind
     from tamed.cli.commands import run_command
     from tamed.errors import TamedError, status_of
 
     try:
         return run_command(arguments)
+    except Unwind as unwound:
+        return unwound.rest
     except TamedError as error:
         if isinstance(error.__cause__, BrokenPipeError) and _reader_is_gone():
             return 0  # other code printed it, for example the help of a Twisted plugin

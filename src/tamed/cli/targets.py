@@ -31,7 +31,7 @@ def run(**given: Any) -> int:
     _warn_of_variables(job)
     from tamed.control.foreground import run as run_here  # lazy import: only this loads the event loop
 
-    return run_here(job._replace(argv=tuple(sys.argv)), ask_secret).status
+    return run_here(job._replace(argv=tuple(sys.argv)), ask_secret, may_fork=True).status
 
 
 def start(**given: Any) -> int:
@@ -42,7 +42,8 @@ def start(**given: Any) -> int:
     _warn_of_variables(job)
     from tamed.control.launch import start as start_daemon
 
-    report = start_daemon(job._replace(argv=tuple(sys.argv), detached=True), ask_secret)
+    job = job._replace(argv=tuple(sys.argv), detached=True)
+    report = start_daemon(job, ask_secret, may_fork=True)
     print(report.text, file=sys.stdout if report.ready else sys.stderr)
     return report.status
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(job: Job, ask: Ask) -> "Ending":
+def run(job: Job, ask: Ask, *, may_fork: bool = False) -> "Ending":
     """Run a job in the foreground; return how it ended, or raise the TamedError of its failure.
 
     ``ask`` prompts for the secrets that the options refer to as ``prompt:``.
@@ -26,7 +26,7 @@ def run(job: Job, ask: Ask) -> "Ending":
     if daemon.is_supervised or (daemon.chroot is None and becomes_another(identity_of(daemon))):
         from tamed.control.launch import supervise_here  # each loads modules that the other must not load
 
-        supervise_here(reading)
+        supervise_here(reading, may_fork=may_fork)
     from tamed.worker.alone import run
 
     return run(reading)

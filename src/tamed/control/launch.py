@@ -12,6 +12,7 @@ from tamed._os.fork import threads
 from tamed._os.identity import Identity
 from tamed._os.limits import allowed_memory
 from tamed._os.syscalls import be_subreaper
+from tamed._os.unwind import Unwind
 from tamed.config.identity import (
     becomes_another,
     check_application,
@@ -31,11 +32,11 @@ from tamed.config.log_plan import (
 )
 from tamed.config.reading import Ask, Reading
 from tamed.config.settings import Daemon
+from tamed.control.first_template import with_template
 from tamed.control.instances import run_directory
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net.endpoint import Endpoint, FdEndpoint
 from tamed.net.inherit import passed_to_this_process
-from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import forget_plan, plan_path
 from tamed.unix.detach import Launch, Report, detach
@@ -49,11 +50,12 @@ _PATIENCE = 15.0  # seconds after the supervisor's deadline in which it reports 
 _UMASK = 0o027
 
 
-def start(job: Job, ask: Ask) -> Report:
+def start(job: Job, ask: Ask, *, may_fork: bool = False) -> Report:
     """Start a daemon and wait until it is ready or has failed; return the outcome.
 
     ``ask`` prompts for the secrets that the options refer to as ``prompt:``. Raises a TamedError for an error
-    before the daemon exists.
+    before the daemon exists; with ``may_fork``, Unwind in a process that only the outermost caller may go on
+    with, which must be that of the command.
     """
     folder = start_folder()
     reading = Reading.entering(job, ask)
@@ -74,7 +76,9 @@ def start(job: Job, ask: Ask) -> Report:
             plan_file=str(plan_path(instance)),
         )
         _check(plan, identity, reading)
-        report = launch(plan)
+        report = launch(plan, may_fork=may_fork)
+    except Unwind:
+        raise
     except BaseException:
         instance.remove_if_empty()
         raise
@@ -84,21 +88,22 @@ def start(job: Job, ask: Ask) -> Report:
     return report
 
 
-def launch(plan: Plan) -> Report:
-    """Start the daemon of a plan, and wait until it is ready or has failed."""
+def launch(plan: Plan, *, may_fork: bool = False) -> Report:
+    """Start the daemon of a plan, and wait until it is ready or has failed. Raises as `start` does."""
     plan = plan._replace(listen_pid=os.getpid())
     keep = [*passed_to_this_process(os.environ), *_named_by(plan)]
     launched = detach(keep=keep, umask=plan.umask, directory=Path(plan.directory))
     if not isinstance(launched, Launch):
         os.set_inheritable(launched.fileno(), True)
-        _become_supervisor(plan._replace(report=launched.fileno()))
+        _become_supervisor(plan._replace(report=launched.fileno()), may_fork=may_fork)
     return launched.wait(plan.start_timeout + _PATIENCE)
 
 
-def supervise_here(reading: Reading) -> NoReturn:
+def supervise_here(reading: Reading, *, may_fork: bool = False) -> NoReturn:
     """Become the supervisor of a job, in the foreground.
 
-    With an explicit name, it is an instance in the run directory, and other commands find it.
+    With an explicit name, it is an instance in the run directory, and other commands find it. With
+    ``may_fork``, Unwind is raised as `start` does.
     """
     daemon = reading.settings.daemon
     name = check_name(reading.name)
@@ -113,7 +118,7 @@ def supervise_here(reading: Reading) -> NoReturn:
     if becomes_another(identity):
         # An ``fd://`` endpoint may refer to some of them.
         close_inherited(keep=passed_to_this_process(os.environ), but_sockets=True)
-    _become_supervisor(plan)
+    _become_supervisor(plan, may_fork=may_fork)
 
 
 def job_again(plan: Plan) -> Job:
@@ -251,7 +256,7 @@ def _check(plan: Plan, identity: Identity | None, reading: Reading) -> None:
     check_application(identity, reading.job, reading.deployment)
 
 
-def _become_supervisor(plan: Plan) -> NoReturn:
+def _become_supervisor(plan: Plan, *, may_fork: bool) -> NoReturn:
     be_subreaper(True)  # kept across exec, so the supervisor need not load ctypes for it
     environ: Mapping[str, str] = os.environ
     flags: tuple[str, ...] = ()
@@ -261,7 +266,7 @@ def _become_supervisor(plan: Plan) -> NoReturn:
         python = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
         plan = plan._replace(interpreter_environ=python)
     if threads() == 1:
-        plan = FirstTemplate.spawn(plan, identity, environ)
+        plan = with_template(plan, identity, environ, may_fork=may_fork)
     descriptor = plan.hand_over()
     command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
     os.execve(command[0], command, environ)

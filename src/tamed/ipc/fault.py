@@ -1,19 +1,22 @@
 """Errors as data for other processes, and as text for people."""
 
 import os
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
 from tamed.errors import ApplicationFailed, ServiceFailed, SystemRefused, TamedError, status_of
 from tamed.ipc.message import Message, read_text
 
+if TYPE_CHECKING:
+    import traceback
+
 __all__ = ["errno_of", "explain", "fault_data", "fault_message", "fault_of"]
 
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
-_LIBRARY = f"{Path(traceback.__file__).parent}{os.sep}"
+_LIBRARY = f"{Path(os.__file__).parent}{os.sep}"
 
 
 def explain(error: TamedError) -> Iterator[str]:
@@ -69,12 +72,14 @@ def _raised_by_the_application(error: TamedError) -> BaseException | None:
 
 
 def _users_traceback(error: BaseException) -> str:
+    import traceback  # lazy import: a supervisor that meets no fault does not need it
+
     summary = traceback.TracebackException.from_exception(error)
     _shorten(summary)
     return "".join(summary.format()).rstrip()
 
 
-def _shorten(summary: traceback.TracebackException) -> None:
+def _shorten(summary: "traceback.TracebackException") -> None:
     """Remove the frames that are not the user's, also of causes, contexts and exceptions in a group.
 
     These are frames of Tamed, of the interpreter and of the standard library. If there are no others, all

@@ -4,10 +4,9 @@ Pure functions. A function that refuses its argument raises ``ValueError`` with 
 form; ``Endpoint.parse`` adds the whole text.
 """
 
-import ipaddress
 import re
+import socket
 from collections.abc import Iterable
-from urllib.parse import quote, unquote
 
 from tamed._os.text import did_you_mean
 
@@ -35,15 +34,15 @@ def host_and_port(text: str) -> tuple[str, int]:
 def canonical_host(host: str) -> str:
     """Return the canonical form of a host: compressed, lower case; empty stays empty."""
     if ":" in host:
-        zone = host.partition("%")[2]
-        if not _is_ipv6(host) or (zone and not re.fullmatch(_ZONE, zone)):
+        address, percent, zone = host.partition("%")
+        if not _is_address(address, socket.AF_INET6) or (percent and not re.fullmatch(_ZONE, zone)):
             raise ValueError(f"{host!r} is not an IPv6 address")
-        return str(ipaddress.IPv6Address(host))
+        packed = socket.inet_pton(socket.AF_INET6, address)
+        return f"{socket.inet_ntop(socket.AF_INET6, packed)}{percent}{zone}"
     if re.fullmatch(r"[0-9.]+", host):
-        try:
-            return str(ipaddress.IPv4Address(host))
-        except ValueError:
-            raise ValueError(f"{host!r} is not an IPv4 address") from None
+        if not _is_address(host, socket.AF_INET):
+            raise ValueError(f"{host!r} is not an IPv4 address")
+        return host
     if host and not (host.isascii() and _HOST_NAME.fullmatch(host.lower())):
         raise ValueError(f"{host!r} is not a host name: expected letters, digits, '-' and '.'")
     return host.lower()
@@ -116,6 +115,8 @@ def canonical_text(text: str, what: str) -> str:
 
 def escape(text: str) -> str:
     """Write ``%XX`` for characters with a special meaning, and for all that are not ASCII."""
+    from urllib.parse import quote  # lazy import: only paths are escaped
+
     return quote(text, safe="/:@+,=~!$'()*;", errors="surrogateescape")
 
 
@@ -123,6 +124,8 @@ def unescape(text: str) -> str:
     """Undo ``escape``."""
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise ValueError("a % must be followed by two hexadecimal digits; write %25 for the sign itself")
+    from urllib.parse import unquote
+
     return unquote(text, errors="surrogateescape")
 
 
@@ -147,14 +150,14 @@ def _without_brackets(host: str, port: str) -> str:
 def _unbracketed(host: str, port: str) -> str:
     """Return the correct form of an address without brackets; in ``::1:80`` the end is probably a port."""
     for address, rest in ((host, port or "PORT"), (f"{host}:{port}", "PORT")):
-        if _is_ipv6(address):
+        if _is_address(address.partition("%")[0], socket.AF_INET6):
             return f"an IPv6 address needs brackets: expected [{address}]:{rest}"
     return f"more than one colon: expected {FORMS}"
 
 
-def _is_ipv6(text: str) -> bool:
+def _is_address(text: str, family: socket.AddressFamily) -> bool:
     try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
+        socket.inet_pton(family, text)
+    except (OSError, ValueError):
         return False
     return True

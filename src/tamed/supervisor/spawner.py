@@ -1,7 +1,7 @@
 """Spawning the children of a supervisor, with their interpreter, environment, privileges and pipes.
 
 The command that is about to become a supervisor spawns its first child in the same way: see
-`tamed.supervisor.first_template`.
+`tamed.control.first_template`.
 """
 
 import fcntl
@@ -59,6 +59,16 @@ class Spawner:
         }
 
     @property
+    def is_privileged(self) -> bool:
+        """Whether this process has rights that the plan's user does not have."""
+        return self._is_privileged
+
+    @property
+    def child_environ(self) -> Mapping[str, str]:
+        """The environment of a child that runs as the plan's user."""
+        return self.environ if self._identity is None else self._identity.environ_of(self.environ)
+
+    @property
     def has_identity(self) -> bool:
         """Whether the plan names the user that the daemon runs as."""
         return self._identity is not None
@@ -78,11 +88,10 @@ class Spawner:
         """
         stays_root = self._is_privileged and self._plan.prepare_as_root
         flags = ROOT_FLAGS if stays_root else ()
-        environ = self.environ if self._identity is None else self._identity.environ_of(self.environ)
         records, output, directory = pipes
         return spawn(
             [*(interpreter or self._plan.interpreter), *flags, "-m", module, self._plan.name, *words],
-            roots_environ(self.environ) if stays_root else environ,
+            roots_environ(self.environ) if stays_root else self.child_environ,
             channel=channel,
             records=records,
             output=output,

@@ -17,13 +17,14 @@ from typing import NoReturn
 from tamed._os.descriptors import close_all, place_descriptors
 from tamed._os.fork import default_signals
 
-__all__ = ["CHANNEL", "RECORDS", "STACKS", "spawn"]
+__all__ = ["CHANNEL", "FAILED", "RECORDS", "STACKS", "become_child", "spawn"]
 
 CHANNEL = 3
 RECORDS = 4
 STACKS = signal.SIGRTMIN + 7
 """At this signal a worker prints the stacks of its threads."""
-_FAILED = 71  # os.EX_OSERR
+FAILED = 71  # os.EX_OSERR
+"""The status of a process that could not execute its command."""
 
 
 def spawn(
@@ -63,15 +64,24 @@ def _execute(
     become: Callable[[], object],
 ) -> NoReturn:
     try:
-        os.setsid()
-        default_signals(ignored=True)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.fchdir(directory)
-        place_descriptors({0: os.open(os.devnull, os.O_RDONLY), **descriptors})
-        close_all(descriptors)
+        become_child(descriptors, directory)
         become()
         os.execve(command[0], list(command), dict(environ))
     except BaseException as error:
         os.write(2, f"cannot run {command[0]}: {error}\n".encode())
     finally:
-        os._exit(_FAILED)
+        os._exit(FAILED)
+
+
+def become_child(descriptors: Mapping[int, int], directory: int) -> None:
+    """Make a forked process independent of its parent.
+
+    It leads a session of its own in an open directory, with the default action for each signal, an empty
+    input, and copies of ``descriptors`` at the numbers that are their keys; all others are closed.
+    """
+    os.setsid()
+    default_signals(ignored=True)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.fchdir(directory)
+    place_descriptors({0: os.open(os.devnull, os.O_RDONLY), **descriptors})
+    close_all(descriptors)

@@ -10,11 +10,10 @@ installing a file from an archive, which may keep an old ``st_mtime``, updates i
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tamed._os.proc import start_time_of
+from tamed._os.proc import process_begin
 
 __all__ = ["Origin"]
 
@@ -25,8 +24,12 @@ class Origin:
     """The origin of this process. Create it early: a link that changes before is not noticed."""
 
     def __init__(self) -> None:
-        self._began = _start_of_this_process() - _LAG
+        self._began = process_begin(os.getpid()) - _LAG
         self._places = _places()
+
+    def loaded_since(self, moment: float) -> None:
+        """Take into account that modules were loaded before this process was forked, since this moment."""
+        self._began = min(self._began, moment - _LAG)
 
     @property
     def has_changed(self) -> bool:
@@ -36,15 +39,6 @@ class Origin:
     def _is_newer(self, file: Path) -> bool:
         status = _status(file)
         return status is None or status.st_ctime >= self._began
-
-
-def _start_of_this_process() -> float:
-    """Return the time, in seconds since the epoch, before which nothing was loaded."""
-    ticks = start_time_of(os.getpid())
-    if ticks is None:  # no /proc
-        return time.time()
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
 
 
 def _places() -> list[tuple[int, int]]:

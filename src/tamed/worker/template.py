@@ -31,7 +31,7 @@ from tamed._os.fork import fork_own
 from tamed._os.proc import show_words
 from tamed.errors import ConfigurationError
 from tamed.ipc.channel import Channel, first_order
-from tamed.ipc.message import Message, read_number, read_text, read_truth
+from tamed.ipc.message import Message, read_number, read_seconds, read_text, read_truth
 from tamed.log.logger import flush_log
 from tamed.net.endpoint import Endpoint
 from tamed.net.listen import Gate, Listener
@@ -83,6 +83,8 @@ def _work(channel: Channel, origin: Origin) -> int:
     order = first_order(channel)
     if order.get("answers"):  # a core dump would contain them; forked processes inherit this
         forbid_tracing()
+    if "loaded" in order:
+        origin.loaded_since(read_seconds(order, "loaded"))
     _load_framework(order)
     preloaded = _preload(order) if read_truth(order, "preload") else None
     importlib.invalidate_caches()  # as each worker does: in Python 3.13 this imports 4 MB of modules
