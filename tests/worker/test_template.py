@@ -68,6 +68,7 @@ same = {
     "nice": os.nice(0),
     "affinity": sorted(os.sched_getaffinity(0)),
     "main": sys.modules["__main__"].__name__,
+    "program": open("/proc/self/comm").read(),
 }
 own = {
     "session": os.getsid(0),
@@ -280,7 +281,10 @@ def test_a_template_that_is_stopped_or_killed_is_replaced(tamed: Tamed) -> None:
 
 def lose_the_last_worker(daemon: Daemon) -> int:
     """Stop the template and kill the last worker, so that its request waits; return the template."""
-    (template,) = templates(daemon.tamed)
+    (template,) = wait_for(
+        "one template, and nothing that it has just forked",
+        lambda: found if len(found := templates(daemon.tamed)) == 1 else None,
+    )
     os.kill(template, signal.SIGSTOP)
     workers = sorted(daemon.status()["workers"], key=lambda each: each["number"])
     os.kill(workers[-1]["pid"], signal.SIGKILL)

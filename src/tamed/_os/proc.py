@@ -19,6 +19,7 @@ __all__ = [
     "members_of",
     "memory_of",
     "process_begin",
+    "show_program",
     "show_words",
     "start_time_of",
     "usage_of",
@@ -135,6 +136,14 @@ def show_words(words: Sequence[str], count: int) -> None:
         return
     finally:
         sys.orig_argv[-count:] = words
+
+
+def show_program(name: str) -> None:
+    """Make process listings show this name, of up to 15 bytes, for the program of this process (proc(5))."""
+    try:
+        (_PROC / "self" / "comm").write_text(name)
+    except OSError:  # no /proc
+        return
 
 
 def _all_processes() -> list[ProcessEntry]:

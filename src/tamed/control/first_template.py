@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from tamed._os.beginning import MODULES, PATH
 from tamed._os.identity import Identity
 from tamed._os.limits import limit_open_files
-from tamed._os.proc import process_begin, show_words
+from tamed._os.proc import process_begin, show_program, show_words
 from tamed._os.unwind import Unwind
 from tamed.ipc.message import InvalidMessage, encode_message
 from tamed.supervisor.first_template import FirstTemplate
@@ -178,6 +178,7 @@ def _begin(plan: Plan, environ: Mapping[str, str], placed: Mapping[int, int], di
         sys.path[:] = PATH[1:] if PATH[:1] == (script,) else PATH
         words = _words(plan.name)
         show_words(words, len(sys.orig_argv))
+        show_program(Path(sys.executable).name)
         sys.argv[1:] = words[3:]
     except BaseException as error:
         os.write(placed[2], f"cannot become a template: {error}\n".encode())
