@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import trustme
+from h2.connection import H2Connection
+from h2.settings import SettingCodes
+from hyperframe.frame import WindowUpdateFrame
 
 from tamed.net.server import Server
 from tamed.plugins.values import Duration
@@ -25,6 +28,7 @@ from tests.patience import PATIENCE
 __all__ = ["module"]  # a fixture
 
 SIZE = 16_000_000
+STALL = Duration("2s")
 LARGE = b"\xff" * SIZE
 REQUESTS = {
     "kept": GET.replace(b"Connection: close\r\n", b""),
@@ -32,6 +36,7 @@ REQUESTS = {
     "unread body": GET.replace(b"Host", b"Content-Length: 100\r\nHost"),
     "websocket": HANDSHAKE,
 }
+MORE = ["last", "unread body", "websocket"]
 
 
 async def large(scope: Any, receive: Any, send: Any) -> None:
@@ -47,11 +52,11 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
 
 
 def read_slowly(client: socket.socket, most: int) -> int:
-    """Read up to some bytes of the large answer, six megabytes in a second; return how many came."""
+    """Read up to some bytes of the large answer, three megabytes in a second; return how many came."""
     taken = 0
     while taken < most and (data := client.recv(250_000)):
         taken += data.count(LARGE[0])
-        time.sleep(len(data) / 6e6)
+        time.sleep(len(data) / 3e6)
     return taken
 
 
@@ -59,16 +64,17 @@ def is_draining(server: Served[Service]) -> bool:
     return any(part.draining.is_set() for part in server.service.walk() if isinstance(part, Server))
 
 
-@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
-def test_a_client_that_reads_slowly_is_not_cut(module: ModuleType, request_: bytes) -> None:
+@pytest.mark.parametrize("name", ["kept", *(pytest.param(each, marks=pytest.mark.long) for each in MORE)])
+def test_a_client_that_reads_slowly_is_not_cut(module: ModuleType, name: str) -> None:
     """Though all of the answer takes it longer than it may read nothing."""
     module.app = large  # type: ignore[attr-defined]
-    with served(app="web_test_app:app", stall=Duration("1s")) as server, server.connect() as client:
+    with served(app="web_test_app:app", stall=STALL) as server, server.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.sendall(request_)
+        client.sendall(REQUESTS[name])
         assert read_slowly(client, SIZE) == SIZE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["kept", "last"])
 def test_a_client_that_reads_slowly_over_tls_is_not_cut(
     module: ModuleType, tmp_path: Path, name: str
@@ -76,8 +82,7 @@ def test_a_client_that_reads_slowly_over_tls_is_not_cut(
     """And reads the end of TLS, too; there is a second buffer below it."""
     module.app = large  # type: ignore[attr-defined]
     files = make_files(tmp_path / "tls", trustme.CA())
-    second = Duration("1s")
-    with served(app="web_test_app:app", listen=[files.endpoint], stall=second, keep_alive=second) as server:
+    with served(app="web_test_app:app", listen=[files.endpoint], stall=STALL, keep_alive=STALL) as server:
         sock = server.connect()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         with client_of(files).wrap_socket(
@@ -88,7 +93,29 @@ def test_a_client_that_reads_slowly_over_tls_is_not_cut(
             assert client.recv(1) == b""
 
 
-@pytest.mark.parametrize("name", ["kept", "unread body"])
+@pytest.mark.parametrize("window", [65_535, pytest.param(1 << 30, marks=pytest.mark.long)])
+def test_a_client_of_http2_that_reads_slowly_is_not_cut(module: ModuleType, window: int) -> None:
+    """Whether its window holds the answer up, or the connection."""
+    module.app = large  # type: ignore[attr-defined]
+    http2 = H2Connection()
+    http2.initiate_connection()
+    http2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
+    http2.increment_flow_control_window(window)
+    fields = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/")]
+    http2.send_headers(1, fields, end_stream=True)
+    with served(app="web_test_app:app", stall=STALL, http2=True) as server, server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.sendall(http2.data_to_send())
+        taken = 0
+        while taken < SIZE and (part := read_slowly(client, 1)):
+            taken += part
+            if window < SIZE:
+                frames = (WindowUpdateFrame(number, window_increment=part) for number in (0, 1))
+                client.sendall(b"".join(frame.serialize() for frame in frames))
+        assert SIZE <= taken < SIZE + 100  # some are of other frames
+
+
+@pytest.mark.parametrize("name", ["kept", pytest.param("unread body", marks=pytest.mark.long)])
 def test_a_client_that_reads_slowly_is_not_cut_by_a_stop(module: ModuleType, name: str) -> None:
     """Its answer is complete for the application, but not for it."""
     module.app = large  # type: ignore[attr-defined]

@@ -233,6 +233,7 @@ class Http2Stream:
     def _sent(self) -> bool:
         """Update the state after a frame; return whether data is left."""
         if self._has_more():
+            self._watch()
             return True
         if self.write_paused:
             self._resume()
@@ -279,6 +280,9 @@ class Http2Stream:
     def _expired(self) -> None:
         if self._lingers:
             self.close()
+            return
+        if self._connection.write_paused:
+            self._watch()  # nothing is sent or read: the connection notices whether its client reads
             return
         log.info("aborted a request of %s: timeout", self._peer)
         self.exchange.notify_left()
