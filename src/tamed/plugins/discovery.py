@@ -25,14 +25,7 @@ from tamed._os.text import nearest, noun
 from tamed._os.trust import require_trusted
 from tamed._os.variables import import_variable
 from tamed._version import __version__
-from tamed.errors import (
-    ApplicationFailed,
-    PermissionRefused,
-    TamedError,
-    UsageError,
-    from_os_error,
-    reason,
-)
+from tamed.errors import ApplicationFailed, PermissionRefused, TamedError, UsageError, from_os_error, reason
 from tamed.plugins.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -49,13 +42,14 @@ def _plain_name(name: str) -> str:
 class _Candidate(ABC):
     """An object or a file that may be a plugin.
 
-    ``name`` is the name for the search, and ``package`` the origin: a distribution with its version, or a
-    folder.
+    ``name`` is the name for the search, ``package`` the origin (a distribution with its version, or a
+    folder), and ``module`` the name of the module that is imported.
     """
 
-    def __init__(self, name: str, package: str) -> None:
+    def __init__(self, name: str, package: str, module: str) -> None:
         self.name = name
         self.package = package
+        self.module = module
 
     def load(self) -> Plugin[...]:
         """Import it, and nothing else.
@@ -73,11 +67,6 @@ class _Candidate(ABC):
             raise self._no_plugin(found)
         return found if found.name == self.name else found.renamed(self.name)
 
-    @property
-    @abstractmethod
-    def _module(self) -> str:
-        """The name of the module that is imported."""
-
     @abstractmethod
     def _import(self) -> Any:
         """Import the object; may raise anything."""
@@ -93,7 +82,7 @@ class _Candidate(ABC):
     def _failure(self, error: BaseException) -> TamedError:
         why = reason(error)
         if not isinstance(error, SyntaxError):  # its text contains the place
-            why += _place(error.__traceback__, self._module)
+            why += _place(error.__traceback__, self.module)
         return ApplicationFailed(f"plugin {self.name} of {self.package} cannot be imported", why)
 
 
@@ -131,16 +120,12 @@ class _InFolder(_Candidate):
     """
 
     def __init__(self, name: str, package: str, file: Path) -> None:
-        super().__init__(name, package)
+        is_package = file.name == "__init__.py"
+        super().__init__(name, package, _PREFIX + (file.parent.name if is_package else file.stem))
         self.file = file
 
-    @property
-    def _module(self) -> str:
-        is_package = self.file.name == "__init__.py"
-        return _PREFIX + (self.file.parent.name if is_package else self.file.stem)
-
     def _import(self) -> Any:
-        module = _load(self._module, self.file)
+        module = _load(self.module, self.file)
         plugins = {
             _plain_name(value.name): value for value in vars(module).values() if isinstance(value, Plugin)
         }
@@ -260,17 +245,12 @@ class _Installed(_Candidate):
     """
 
     def __init__(self, name: str, package: str, value: str, distribution: str) -> None:
-        super().__init__(name, package)
+        path, _, extras = value.partition("[")
+        self._path = path.replace(" ", "")
+        self._extras = extras.rstrip("] ")
+        super().__init__(name, package, self._path.partition(":")[0])
         self.value = value
         self.distribution = distribution
-
-    @property
-    def _module(self) -> str:
-        return self._path.partition(":")[0]
-
-    @property
-    def _path(self) -> str:
-        return self.value.partition("[")[0].replace(" ", "")
 
     def _import(self) -> Any:
         return import_variable(self._path)
@@ -282,13 +262,9 @@ class _Installed(_Candidate):
             "decorate a function with @plugin",
         )
 
-    @property
-    def _extras(self) -> str:
-        return self.value.partition("[")[2].rstrip("] ")
-
     def _lacks_extra(self, error: BaseException) -> bool:
         missing = (getattr(error, "name", None) or "").partition(".")[0]
-        is_own = missing == self._module.partition(".")[0]  # which no extra installs
+        is_own = missing == self.module.partition(".")[0]  # which no extra installs
         return bool(self._extras) and isinstance(error, ModuleNotFoundError) and not is_own
 
     def _failure(self, error: BaseException) -> TamedError:
