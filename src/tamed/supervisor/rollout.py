@@ -40,11 +40,12 @@ from tamed.supervisor.recovery import Recovery
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.workers import WorkerPool
 
-__all__ = ["Rollout", "Stage"]
+__all__ = ["ROLLBACK_GRACE", "Rollout", "Stage"]
 
 _PLANNER = "tamed.control.planner"
 _MOST_CHANGES = 50  # names of changed settings in an event
-_ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a cancelled start
+ROLLBACK_GRACE = 5.0
+"""Seconds for the workers to undo a start that failed or was cancelled."""
 
 
 class Stage(enum.Enum):
@@ -320,7 +321,7 @@ class Rollout:
                 "ERROR", f"reload failed, generation {self.serving.number} continues: {reason}"
             )
             if coming is not None:
-                self._handovers.drain(self._pool.of(coming), _ROLLBACK_GRACE)
+                self._handovers.drain(self._pool.of(coming), ROLLBACK_GRACE)
             self._platform.notifier.ready(f"reload failed: {lines[-1].removeprefix('tamed: ')}")
         else:
             self._platform.report_failed(lines, status, errno)

@@ -29,7 +29,7 @@ from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.recovery import Recovery
 from tamed.supervisor.role_grants import RoleGrants
-from tamed.supervisor.rollout import Rollout
+from tamed.supervisor.rollout import ROLLBACK_GRACE, Rollout
 from tamed.supervisor.scaling import Scaler
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import MemoryLimit, Watchdog
@@ -51,7 +51,6 @@ SIGNALS = (
 )
 """The signals to pass to `Supervisor.signalled`."""
 
-_ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a start that failed
 _CRASHES = (
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL),
     *(signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP),
@@ -186,7 +185,7 @@ class Supervisor(WorkerEvents):
         """
         if self.phase is Phase.STOPPING:
             return
-        grace = _ROLLBACK_GRACE if self.phase is Phase.STARTING else self.plan.stop_timeout
+        grace = ROLLBACK_GRACE if self.phase is Phase.STARTING else self.plan.stop_timeout
         self.ending.begin(grace, status, why)
 
     def signalled(self, number: signal.Signals) -> None:

@@ -41,7 +41,6 @@ __all__ = [
     "drop_privileges",
     "forbid_tracing",
     "is_traceable",
-    "limit_capabilities",
     "require_keepable",
     "roots_environ",
     "set_capabilities",
@@ -226,7 +225,7 @@ def _require_permitted(keep: Collection[Capability]) -> None:
 
 def _drop(identity: Identity, keep: Collection[Capability]) -> frozenset[int]:
     try:
-        left = _limit(keep)
+        left = _limit_capabilities(keep)
         prctl(_PR_SET_KEEPCAPS, bool(keep))
         leave_keyring()
         _become(identity)
@@ -237,11 +236,15 @@ def _drop(identity: Identity, keep: Collection[Capability]) -> frozenset[int]:
     return left
 
 
-def _limit(keep: Collection[Capability]) -> frozenset[int]:
+def _limit_capabilities(keep: Collection[Capability]) -> frozenset[int]:
+    """Remove all but ``keep`` from the bounding set, for good; return what stays, without CAP_SETPCAP."""
+    bounding = _bounding()
+    excess = frozenset(number for number, inside in bounding.items() if inside and number not in keep)
     try:
-        limit_capabilities(keep)
+        for number in excess:
+            prctl(_PR_CAPBSET_DROP, number)
     except PermissionError:
-        return capability_sets().bounding.difference(keep)
+        return excess
     return frozenset()
 
 
@@ -306,16 +309,6 @@ def capability_sets() -> CapabilitySets:
     ambient = frozenset(number for number in bounding if prctl(_PR_CAP_AMBIENT, _IS_SET, number))
     limit = frozenset(number for number, inside in bounding.items() if inside)
     return CapabilitySets(effective, permitted, inheritable, limit, ambient)
-
-
-def limit_capabilities(keep: Collection[int]) -> None:
-    """Remove all but ``keep`` from the bounding set, for good.
-
-    Needs CAP_SETPCAP, unless there is nothing to remove; raises ``OSError`` without it.
-    """
-    for number, inside in _bounding().items():
-        if inside and number not in keep:
-            prctl(_PR_CAPBSET_DROP, number)
 
 
 def set_capabilities(keep: Collection[int]) -> None:
