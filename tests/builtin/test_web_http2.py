@@ -235,6 +235,18 @@ def test_a_request_with_a_length_but_no_body_is_refused(app: Application) -> Non
         assert client.get("/", ("content-length", "0")).status == 200
 
 
+def test_the_values_of_malformed_headers_are_not_logged(
+    app: Application, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may be secret; the log says what is wrong with them."""
+    caplog.set_level(logging.INFO)
+    with serving() as server, client_of(server) as client:
+        client.get("/", ("cookie", "session=4711 "))
+        assert client.has_ended
+    assert "surrounded by whitespace\n" in caplog.text
+    assert "4711" not in caplog.text
+
+
 def test_the_body_is_asked_for_when_the_application_wants_it(app: Application) -> None:
     """100 (Continue) comes when the application reads, and not before."""
     app.reads.clear()

@@ -5,6 +5,7 @@ The library `h2` keeps the state of the connection, and parses and writes its fr
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
@@ -59,6 +60,9 @@ _BEFORE_SETTINGS: Final = 1000
 """Streams beyond the announced limit that are refused one by one."""
 
 _HEAD: Final = (b":method", b"HEAD")
+
+_LITERAL: Final = re.compile("""[: ]*b['"]""")
+"""The beginning of a header's value in the library's errors: it may be a secret."""
 
 _ANY_STREAM: Final = 2**31 - 1
 
@@ -178,7 +182,7 @@ class Http2Connection(asyncio.Protocol):
             self._end(str(error), error.code)
             return
         except ProtocolError as error:
-            self._end(reason(error))
+            self._end(_LITERAL.split(reason(error))[0])
             return
         self._goes_away = self._goes_away or self._guard.goes_away
         if self._guard.stream in self._streams:
