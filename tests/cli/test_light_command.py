@@ -26,7 +26,7 @@ def loaded_by_command(*words: str) -> set[str]:
 def test_the_version_loads_nothing_else() -> None:
     """`tamed --version` loads its entry point and the version."""
     loaded = loaded_by_command("--version")
-    ours = {"tamed", "tamed._version", "tamed.cli", "tamed.cli.main"}
+    ours = {"tamed", "tamed._os", "tamed._os.beginning", "tamed._version", "tamed.cli", "tamed.cli.main"}
     assert {name for name in loaded if name.startswith("tamed")} == ours
     assert loaded & HEAVY == set()
 
@@ -41,6 +41,7 @@ def test_completion_of_commands_and_options_loads_the_command_line_only(words: S
     loaded = loaded_by_command("__complete", *words)
     assert {name.partition(".")[2] for name in loaded if name.startswith("tamed.")} == {
         "_os",
+        "_os.beginning",
         "_os.text",
         "_version",
         "cli",

@@ -7,7 +7,7 @@ import sys
 NOBODY = 65534
 
 PROGRAM = """
-import encodings.idna, os  # what Python loads late may lie where this user cannot read
+import encodings.idna, os, urllib.parse  # what Python loads late may lie where this user cannot read
 from tamed.errors import TamedError
 if os.geteuid() == 0:
     os.setgroups([])

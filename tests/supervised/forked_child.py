@@ -86,7 +86,8 @@ def become(
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     os.chdir(cwd)
-    show_mark(env["TAMED_TEST"])
+    if mark := env.get("TAMED_TEST"):  # else the command starts nothing that a test looks for
+        show_mark(mark)
     os.environ.clear()
     os.environ.update(env)
     sys.argv[1:] = words
