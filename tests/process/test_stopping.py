@@ -221,6 +221,32 @@ def test_a_program_may_exit_while_it_is_loaded(application: Write) -> None:
     assert re.search(r"INFO tamed: .*\.py, while it was loaded, asked to exit with status 7$", line)
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_task_may_exit(application: Write, loop: str) -> None:
+    """Services are stopped, the status is that of the task, and nothing else is said of it."""
+    text = """
+class Leaving(Service):
+    async def start(self):
+        self.task = asyncio.get_running_loop().create_task(self.leave())
+
+    async def leave(self):
+        await asyncio.sleep(0)
+        sys.exit(7)
+
+    async def stop(self):
+        log.info("leaving is stopped")
+
+application = Application("verse", Leaving("leaving"))
+"""
+    with TamedProcess("run", "--loop", loop, application(text)) as process:
+        assert process.wait() == 7
+    assert [line.partition(" ")[2] for line in told(process.lines)[-3:]] == [
+        "INFO tamed: a task asked to exit with status 7",
+        "INFO app: leaving is stopped",
+        "INFO tamed.service: stopped leaving",
+    ]
+
+
 def test_a_plugin_may_exit_while_it_makes_its_service(tmp_path: Path) -> None:
     """The log names the plugin that called ``sys.exit``."""
     (tmp_path / "leaver.py").write_text(

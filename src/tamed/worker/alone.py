@@ -35,7 +35,16 @@ from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import Notifier
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
-from tamed.worker.life import STOP_SIGNALS, Ending, StopDelay, StopRequests, beside, live, loop_factory
+from tamed.worker.life import (
+    STOP_SIGNALS,
+    Ending,
+    StopDelay,
+    StopRequests,
+    beside,
+    live,
+    loop_factory,
+    run_loop,
+)
 from tamed.worker.log_handler import SinkHandler, log_to
 
 __all__ = ["run"]
@@ -107,8 +116,8 @@ def _run(reading: Reading, manager: "_Manager") -> Ending:
         application = load(reading._replace(job=job, program=""))  # read here, once: links may change later
         if SECRETS:  # a core dump would contain them
             forbid_tracing()
-        with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
-            return runner.run(_live(application, reading, handler, duties, drop, manager=manager))
+        loops = loop_factory(daemon.loop)
+        return run_loop(loops, _live(application, reading, handler, duties, drop, manager=manager))
 
 
 def _set_up_process(job: Job, daemon: Daemon) -> Job:

@@ -19,7 +19,16 @@ from tamed.service.application import Application
 from tamed.service.events import hub
 from tamed.unix.process import ignore_to_the_end
 
-__all__ = ["STOP_SIGNALS", "Ending", "StopDelay", "StopRequests", "beside", "live", "loop_factory"]
+__all__ = [
+    "STOP_SIGNALS",
+    "Ending",
+    "StopDelay",
+    "StopRequests",
+    "beside",
+    "live",
+    "loop_factory",
+    "run_loop",
+]
 
 log = own_logger("tamed")
 
@@ -247,3 +256,17 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
                 remedy = "pip install uvloop, or choose another loop"
                 raise ConfigurationError("event loop uvloop", reason(error), remedy) from error
     return asyncio.new_event_loop
+
+
+def run_loop(loops: Callable[[], asyncio.AbstractEventLoop], life: Coroutine[None, None, Ending]) -> Ending:
+    """Run the life of an application in an event loop of its own; return how it ended.
+
+    A task or callback of the application that raises SystemExit ends the loop. All is then stopped as after a
+    cancellation, and SystemExit is raised.
+    """
+    with asyncio.Runner(loop_factory=loops) as runner:
+        try:
+            return runner.run(life)
+        except SystemExit as error:
+            log.info("a task %s", exit_request(error))
+            raise

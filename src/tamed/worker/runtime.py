@@ -38,7 +38,7 @@ from tamed.service.role import set_roles
 from tamed.unix.privileges import forbid_tracing
 from tamed.unix.reaper import end_own_group
 from tamed.unix.spawn import CHANNEL, RECORDS, STACKS
-from tamed.worker.life import Ending, StopRequests, beside, live, loop_factory
+from tamed.worker.life import Ending, StopRequests, beside, live, loop_factory, run_loop
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to
 from tamed.worker.report import hooks_of, report_of, serving, timings_of
@@ -153,8 +153,7 @@ class WorkerRuntime:
 
     def live(self, link: Link) -> int:
         """Run the application to its end; return the exit status."""
-        with asyncio.Runner(loop_factory=loop_factory(self._settings.daemon.loop)) as runner:
-            ending = runner.run(self._live(link))
+        ending = run_loop(loop_factory(self._settings.daemon.loop), self._live(link))
         if ending.signal is None:
             link.send({"leaving": ending.status & 0xFF})
         return ending.status
