@@ -68,6 +68,13 @@ def get(path: Path, target: str, method: str = "GET", **headers: str) -> tuple[i
     return wait_for(target, answer)
 
 
+def listens(path: Path) -> bool:
+    """Return whether a server listens on a socket; its file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        return sock.connect_ex(str(path)) == 0
+
+
 def is_late(status: int, text: str) -> bool:
     """Return whether an answer says that the supervisor had no time, as on a machine that is overloaded."""
     return status == 503 and "has not answered within" in text
@@ -172,7 +179,7 @@ def test_endpoint_answers_while_the_daemon_starts_and_stops(tamed: Tamed, ops: P
     text = APPLICATION.replace("application = ", f'open("{gate}").read()\napplication = ')
     tamed.write("counting.py", text)
     with tamed.foreground("run", "--workers", "1", "--ops", "unix:ops.sock", "counting.py") as process:
-        wait_for("the endpoint", ops.exists)
+        wait_for("the endpoint", lambda: listens(ops))
         assert get(ops, "/livez") == (200, "ok")
         assert get(ops, "/startupz")[0] == get(ops, "/readyz")[0] == 503
         gate.write_text("go on")
