@@ -269,4 +269,20 @@ def run_loop(loops: Callable[[], asyncio.AbstractEventLoop], life: Coroutine[Non
             return runner.run(life)
         except SystemExit as error:
             log.info("a task %s", exit_request(error))
+            _report_no_more(error, runner.get_loop())
             raise
+
+
+def _report_no_more(error: SystemExit, loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop ignore this exception, which it would report again: nobody has awaited the task."""
+    report = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context.get("exception") is error:
+            return
+        if report is None:
+            loop.default_exception_handler(context)
+        else:
+            report(loop, context)
+
+    loop.set_exception_handler(handle)

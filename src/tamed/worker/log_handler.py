@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import select
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,8 +122,7 @@ class LayoutHandler(logging.Handler):
             text = SECRETS.hidden(self.format(record)).encode(errors="backslashreplace")
             head = self._head(record.levelno, record.created, record.process or os.getpid(), record.name)
         except Exception:
-            if not sys.is_finalizing():  # then nothing can be formatted, and no error reported
-                self.handleError(record)
+            self.handleError(record)
             return
         self.take(Record(head, text))
 
