@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tamed.control.first_template import with_template
-from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.plan import Plan
+from tamed.supervisor.spawner import FirstTemplate
 from tests.supervised.daemon import is_there
 
 TEXT_OF_A_MEGABYTE = "x" * 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-import tamed._os.beginning  # noqa: F401 - before any other module of ours
+from tamed._os.beginning import Unwind  # before any other module of ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,27 +23,27 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     _fill_standard_streams()
     try:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        outcome = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
-        status = 0
+        outcome = 0
     except OSError as error:  # most likely of standard output: others are handled where they occur
-        status = _report_lost_output(error)
+        outcome = _report_lost_output(error)
     except KeyboardInterrupt:
         import signal
 
         from tamed.unix.process import end_by_signal
 
         _flush(sys.stdout)
-        status = end_by_signal(signal.SIGINT)
+        outcome = end_by_signal(signal.SIGINT)
     finally:  # even after `sys.exit` in a Twisted program: the interpreter would report a closed pipe
         _flush(sys.stdout)
         _flush(sys.stderr)
-    if callable(status):
-        status()
-    sys.exit(status)
+    if callable(outcome):
+        outcome()
+    sys.exit(outcome)
 
 
 def _fill_standard_streams() -> None:
@@ -74,7 +74,6 @@ def _run(arguments: list[str]) -> int | Callable[[], NoReturn]:
             from tamed.cli.completion import offer
 
             return offer(shell, words)
-    from tamed._os.unwind import Unwind
     from tamed.cli.commands import run_command
     from tamed.errors import TamedError, status_of
 

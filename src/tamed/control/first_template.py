@@ -27,15 +27,13 @@ from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from tamed._os.beginning import MODULES, PATH
+from tamed._os.beginning import MODULES, PATH, Unwind
 from tamed._os.identity import Identity
 from tamed._os.limits import limit_open_files
 from tamed._os.proc import process_begin, show_program, show_words
-from tamed._os.unwind import Unwind
 from tamed.ipc.message import InvalidMessage, encode_message
-from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.spawner import TEMPLATE, ChildPipes, Spawner
+from tamed.supervisor.spawner import TEMPLATE, ChildPipes, FirstTemplate, Spawner
 from tamed.unix.spawn import CHANNEL, FAILED, RECORDS, become_child
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from tamed._os.beginning import Unwind
 from tamed._os.descriptors import close_inherited
 from tamed._os.fork import threads
 from tamed._os.identity import Identity
 from tamed._os.limits import allowed_memory
 from tamed._os.syscalls import be_subreaper
-from tamed._os.unwind import Unwind
 from tamed.config.identity import (
     becomes_another,
     check_application,

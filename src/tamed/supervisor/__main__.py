@@ -16,11 +16,11 @@ from typing import NoReturn
 
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.handoff import Data, HandoffState
-from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.holdings import Holdings
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.posix import print_error
+from tamed.supervisor.spawner import FirstTemplate
 from tamed.supervisor.supervisor import SIGNALS, Phase
 from tamed.unix.detach import Reporter
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root

@@ -19,7 +19,6 @@ from tamed.log.sink import open_sink
 from tamed.net.inherit import Inheritance, passed_descriptors
 from tamed.supervisor.control import ControlServer
 from tamed.supervisor.events import EventLog, events_path
-from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.kept_sockets import KeptSockets
 from tamed.supervisor.last_state import LastState
@@ -28,6 +27,7 @@ from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import PlanFile
 from tamed.supervisor.posix import PosixPlatform
 from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.spawner import FirstTemplate
 from tamed.supervisor.status import ControlApi, StackRequests, StateNotifier, StatusRequests
 from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader

@@ -6,16 +6,20 @@ The command that is about to become a supervisor spawns its first child in the s
 
 import fcntl
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from typing import NamedTuple, Self
 
 from tamed._os.identity import Identity
 from tamed._os.limits import limit_open_files
+from tamed.ipc.message import read_number
 from tamed.supervisor.plan import Plan
 from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
+from tamed.unix.reaper import signal_group
 from tamed.unix.spawn import spawn
 
-__all__ = ["TEMPLATE", "ChildPipes", "Spawner"]
+__all__ = ["TEMPLATE", "ChildPipes", "FirstTemplate", "Spawner"]
 
 TEMPLATE = ("tamed.worker", "template")
 """The module of a template, and the word for it in process listings, where a worker has its number."""
@@ -168,3 +172,32 @@ def _opened(directory: str) -> int:
         return os.open(directory, flags)
     except PermissionError:
         return os.open(".", flags)
+
+
+class FirstTemplate(NamedTuple):
+    """The child that the command made before it became the supervisor: see `tamed.control.first_template`.
+
+    It has our ends of the template's channel and of its pipes.
+    """
+
+    pid: int
+    channel: int
+    records: int
+    output: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Self | None:
+        """Return the template of a plan that was handed over, if it has one."""
+        data = plan.template
+        return None if data is None else cls(*(read_number(data, field) for field in cls._fields))
+
+    @property
+    def descriptors(self) -> tuple[int, int, int]:
+        """The descriptors that the supervisor inherits for it."""
+        return self.channel, self.records, self.output
+
+    def end(self) -> None:
+        """Kill the process and wait for its end, because no supervisor will use it."""
+        with suppress(ProcessLookupError, ChildProcessError):  # SIGCHLD is ignored: the kernel reaps it
+            signal_group(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
