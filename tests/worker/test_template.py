@@ -250,6 +250,20 @@ def test_a_template_whose_files_have_changed_is_replaced(tamed: Tamed) -> None:
     daemon.stop()
 
 
+def test_a_template_is_outdated_by_what_changed_before_its_fork() -> None:
+    """Its modules are as old as the command that loaded them, and not as the process itself."""
+    program = """
+import tamed, os
+from tamed.worker.origin import Origin
+origin = Origin()
+print(origin.has_changed)
+origin.loaded_since(os.stat(tamed.__file__).st_ctime)
+print(origin.has_changed)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
 def test_one_worker_has_no_template(tamed: Tamed) -> None:
     """The template ends when the only worker serves, and there is one as long as there are two workers."""
     daemon = tamed.start_poetry()
