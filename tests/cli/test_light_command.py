@@ -1,6 +1,7 @@
 """The modules that commands load: few, because shells, scripts and people wait for them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,14 @@ def test_completion_of_commands_and_options_loads_the_command_line_only(words: S
         "errors",
     }
     assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize("command", [("reload",), ("reopen",), ("upgrade",), ("scale", "2")], ids=" ".join)
+def test_a_request_to_an_instance_loads_nothing_that_starts_one(
+    command: Sequence[str], tmp_path: Path
+) -> None:
+    """The daemon does the work, so the command needs no settings, plugins or event loop."""
+    loaded = loaded_by_command(*command, "nobody", "--rundir", str(tmp_path))
+    assert "tamed.control.operations" in loaded
+    starting = {"tamed.config", "tamed.plugins", "tamed.control.launch", "tamed.unix.detach", "asyncio"}
+    assert loaded & starting == set()

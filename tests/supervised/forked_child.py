@@ -23,8 +23,8 @@ LOADED = (
     "tamed.cli.status",
     "tamed.cli.targets",
     "tamed.config.kinds",
-    "tamed.control.launch",
     "tamed.control.operations",
+    "tamed.control.restart",
 )
 
 # What a Twisted program loads, whatever it is; its reactor it gets itself.

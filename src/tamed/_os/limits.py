@@ -9,14 +9,19 @@ up counts. In a container its own group is often mounted as the root, while the 
 may be that of the host: so each existing folder on the way is read, and missing ones are skipped.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import resource
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 from tamed.errors import PermissionRefused, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
 
 __all__ = [
     "allowed_cpus",

@@ -1,44 +1,35 @@
-"""The operations on a running instance: reload, reopen, upgrade, scale and restart."""
+"""The operations on a running instance: reload, reopen, upgrade, scale and resign."""
 
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from tamed._os.identity import Identity
-from tamed.config.identity import owner_of
-from tamed.config.log_plan import make_log_folder
-from tamed.config.reading import Ask, Reading
-from tamed.control.instances import (
-    ANSWERED,
-    SWEPT,
-    Waiting,
-    ask_instance,
-    find_instance,
-    stop_instance,
-    trusted_instance,
-    understood,
-    wait_until_found,
-)
-from tamed.control.launch import job_again, launch, plan_again
-from tamed.errors import Unavailable
-from tamed.ipc.message import Message, read_fault, read_number, read_text, read_texts
-from tamed.supervisor.plan_file import has_left_plan, kept_plan, left_plan, plan_path, save_plan
-from tamed.unix.detach import Report
-from tamed.unix.rundir import Instance, RunDirectory
+from tamed.control.instances import ANSWERED, ask_instance, understood
+from tamed.ipc.message import read_fault, read_number, read_text, read_texts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tamed.control.instances import Waiting
+    from tamed.ipc.message import Message
+    from tamed.unix.rundir import Instance
 
 __all__ = [
-    "find_restartable",
+    "Outcome",
     "reload_instance",
     "reopen_instance",
     "resign_role",
-    "restart_instance",
     "scale_instance",
     "upgrade_instance",
 ]
 
 
-def reload_instance(instance: Instance, waiting: Waiting) -> Report:
+class Outcome:
+    """What has become of a request: ``text`` for the operator, and the exit ``status``, 0 if it was done."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        self.text = text
+        self.status = status
+
+
+def reload_instance(instance: Instance, waiting: Waiting) -> Outcome:
     """Replace the workers of an instance with new ones, from the current files and code; return the outcome.
 
     Waits without a time limit. If the reload fails, the old workers continue.
@@ -46,26 +37,26 @@ def reload_instance(instance: Instance, waiting: Waiting) -> Report:
     return _request(instance, {"command": "reload"}, waiting, "reloaded")
 
 
-def reopen_instance(instance: Instance) -> Report:
+def reopen_instance(instance: Instance) -> Outcome:
     """Make an instance reopen its log file; return the outcome."""
     return _request(instance, {"command": "reopen"}, None, "reopened", timeout=ANSWERED)
 
 
-def resign_role(instance: Instance, role: str, waiting: Waiting) -> Report:
+def resign_role(instance: Instance, role: str, waiting: Waiting) -> Outcome:
     """Move a role of an instance to another worker; wait until one holds it, without a limit."""
     return _request(instance, {"command": "resign", "role": role}, waiting, "resigned")
 
 
-def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
+def upgrade_instance(instance: Instance, waiting: Waiting) -> Outcome:
     """Replace the program of an instance's supervisor, and then reload; return the outcome.
 
     Waits without a time limit. If the upgrade fails, the old program continues.
     """
-    report = _request(instance, {"command": "upgrade"}, waiting, "reloaded")
-    return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
+    outcome = _request(instance, {"command": "upgrade"}, waiting, "reloaded")
+    return Outcome(outcome.text.replace("was reloaded", "was upgraded", 1), outcome.status)
 
 
-def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: bool) -> Report:
+def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: bool) -> Outcome:
     """Scale an instance to this number of workers; wait until they are ready.
 
     ``yes`` confirms a very large number.
@@ -73,50 +64,18 @@ def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: b
     return _request(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
 
 
-def find_restartable(directory: RunDirectory, name: str) -> Instance:
-    """Return a running instance, or one that has ended and whose plan is kept.
-
-    Raises as `find_instance` does.
-    """
-    if "/" in name or (instance := trusted_instance(directory, name)).is_running:
-        return find_instance(directory, name)
-    if not has_left_plan(instance):
-        raise Unavailable(f"{name} is not running, and no plan of it is kept", remedy="start it: tamed start")
-    return instance
-
-
-def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None], ask: Ask) -> Report:
-    """Stop an instance, without a limit for its draining, and start it again; return the outcome.
-
-    An instance that is not running is started. The start uses the stored plan, this user, the environment of
-    this process and the current files. Nothing is stopped if another user started the instance (see
-    `kept_plan` for the errors), or if the files have an error. ``ask`` prompts for the secrets that the
-    options refer to as ``prompt:``: the plan does not contain them.
-    """
-    wait_until_found(instance, time.monotonic() + SWEPT)
-    pid = instance.holder()
-    plan = left_plan(instance) if pid is None else kept_plan(plan_path(instance), pid)
-    plan = plan_again(plan, Reading.entering(job_again(plan), ask))
-    identity = Identity.named(plan.user, plan.group)
-    if pid is not None:
-        stop_instance(instance, timeout=None, force=False, progress=progress)
-    RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
-    if plan.log.path == plan.default_log:
-        make_log_folder(Path(plan.default_log), owner_of(identity))
-    report = launch(plan._replace(plan_file=str(plan_path(instance))))
-    if not report.ready:
-        save_plan(instance, plan.without_secrets.to_text())
-    return report
-
-
 def _request(
     instance: Instance, request: Message, waiting: Waiting | None, key: str, timeout: float | None = None
-) -> Report:
+) -> Outcome:
     answer = ask_instance(instance, request, timeout, waiting)
     with understood(instance):
         if "fault" in answer:
             lines, status = read_fault(answer)
-            return Report(ready=False, text="\n".join(lines), status=status, pid=None)
+            return Outcome("\n".join(lines), status)
         warnings = [f"warning: {each}" for each in read_texts(answer, "warnings")]
-        text = str(read_number(answer, key)) if key == "scaled" else read_text(answer, key)
-        return Report(ready=True, text="\n".join([text, *warnings]), status=0, pid=None)
+        if key == "scaled":
+            count = read_number(answer, key)
+            text = f"{instance.name} has {count} worker{'s' * (count > 1)}"
+        else:
+            text = read_text(answer, key)
+        return Outcome("\n".join([text, *warnings]))
