@@ -1,7 +1,7 @@
 """``python -m bench.campaigns``: simulates the campaign for a role of a fleet, and writes its figures.
 
 The campaign is the one that runs (`tamed.cluster.campaign`), and so is the judgement that the lease of
-another has run out (`tamed.cluster._sightings`). What is simulated is what they stand on: the clocks of
+another has run out (`tamed.cluster.engine`). What is simulated is what they stand on: the clocks of
 machines, each with a rate of its own; messages that are late, lost, or reach the engine although their sender
 has given them up; the engine; and a service that needs time to stop, with a supervisor that kills it.
 
@@ -22,9 +22,8 @@ from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tamed.cluster._sightings import Sightings
 from tamed.cluster.campaign import Campaign, Phase, Request
-from tamed.cluster.engine import Attempt
+from tamed.cluster.engine import Attempt, Sightings
 
 __all__ = ["ENGINES", "FAULTS", "Figures", "Setting", "simulate"]
 

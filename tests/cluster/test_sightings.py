@@ -1,6 +1,6 @@
 """When a record that somebody else holds may be taken."""
 
-from tamed.cluster._sightings import Sightings
+from tamed.cluster.engine import Sightings
 
 
 class Clock:

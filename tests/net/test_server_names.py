@@ -12,8 +12,7 @@ from cryptography import x509
 from tamed.errors import ConfigurationError
 from tamed.net.endpoint import KeyPair, TlsEndpoint
 from tamed.net.stream import StreamServer
-from tamed.net.tls import CertificateWatch, ServerTls
-from tamed.net.tls_session import TlsSession, tls_session
+from tamed.net.tls import CertificateWatch, ServerTls, TlsSession, tls_session
 from tests.net.certificates import Files, Handshake, client_of, make_files, serial_of
 
 

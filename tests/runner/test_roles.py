@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tamed._os.boot_clock import boot_time
+from tamed._os.syscalls import boot_time
 from tamed.ipc.message import Message
 from tamed.service.role import Campaign
 from tamed.supervisor.generation import WorkerState

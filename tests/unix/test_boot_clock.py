@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tamed._os.boot_clock import BootAlarm, KillTimer, boot_time
+from tamed._os.syscalls import BootAlarm, KillTimer, boot_time
 from tests.patience import PATIENCE
 
 

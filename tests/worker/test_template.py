@@ -254,7 +254,7 @@ def test_a_template_is_outdated_by_what_changed_before_its_fork() -> None:
     """Its modules are as old as the command that loaded them, and not as the process itself."""
     program = """
 import tamed, os
-from tamed.worker.origin import Origin
+from tamed.worker.template import Origin
 origin = Origin()
 print(origin.has_changed)
 origin.loaded_since(os.stat(tamed.__file__).st_ctime)

@@ -157,7 +157,7 @@ INSTANCE_COMMANDS: Final = (
         all, and how many workers are on standby. The exit status is 0 only if each role has a holder.
         """,
         _json("Print the roles as JSON, with the token of each."),
-        module="workers",
+        module="status",
     ),
     _of_instance(
         "scale",
@@ -181,7 +181,7 @@ INSTANCE_COMMANDS: Final = (
         of its threads, which are then in the log, too.
         """,
         _json("Print the stacks as JSON."),
-        module="workers",
+        module="status",
     ),
     Command(
         "status",

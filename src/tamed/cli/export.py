@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tamed._os.text import shown, value_text
 from tamed.errors import UsageError
-from tamed.export.facts import Facts, command_of_this_installation, name_of
+from tamed.export.facts import Facts, command_of_this_installation, name_of, with_lines
 from tamed.export.files import MadeFile, differences, write_files
-from tamed.export.places import with_lines
 from tamed.plugins.discovery import plugin_folders
 
 if TYPE_CHECKING:
@@ -172,8 +171,7 @@ def _compose(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence
 
 
 def _container(facts: Facts, made_by: str, _options: Mapping[str, Any]) -> Sequence[MadeFile]:
-    from tamed.export.container import Container
-    from tamed.export.image import image_of
+    from tamed.export.container import Container, image_of
 
     container = Container.of(facts)
     _warn(container.warnings)

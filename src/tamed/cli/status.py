@@ -1,4 +1,4 @@
-"""The command ``tamed status``: one line for each instance, or the details of one."""
+"""The commands ``status``, ``roles`` and ``stacks``: the state of instances, and what their workers do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from tamed._os.text import shown_in_json
-from tamed.cli._text import cell, shown_lines, size, table, uptime
-from tamed.cli.instances import directory_of, ending
-from tamed.control.instances import find_instance, other_owner, status_of_instance
+from tamed.cli._text import cell, duration, one_line, shown_lines, size, table, uptime
+from tamed.cli.instances import directory_of, ending, instance_of
+from tamed.control.instances import find_instance, other_owner, stacks_of_instance, status_of_instance
 from tamed.errors import ExitStatus, TamedError, Unavailable, status_of
 from tamed.supervisor.plan_file import stopped_names
 from tamed.unix.rundir import is_name
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from tamed.supervisor.last_state import LastState
     from tamed.unix.rundir import Instance, RunDirectory
 
-__all__ = ["failed_reload", "failing_checks", "last_state", "status", "status_lines"]
+__all__ = [
+    "failed_reload",
+    "failing_checks",
+    "last_state",
+    "roles",
+    "stack_lines",
+    "stacks",
+    "status",
+    "status_lines",
+]
 
 _STATUS_OF: Final = {"running": 0, "starting": 3, "degraded": 4, "failing": 5, "stopping": 6, "stopped": 0}
 _ENDED: Final = 7  # the exit status for an instance that has ended by itself
@@ -40,6 +49,7 @@ _INSTANCES: Final = (
     "ADDRESSES",
 )
 _WORKER: Final = ("#", "WORKER", "GENERATION", "STATE", "UP", "MEMORY", "CPU", "CONNECTIONS", "ACCEPTED")
+_ROLE: Final = ("ROLE", "STATE", "WORKER", "PID", "GENERATION", "SINCE", "TRANSITIONS", "VACANT", "STANDBY")
 _GLANCE: Final = 6.0  # seconds for one of many instances to answer; its workers have 5
 _PAUSE: Final = 2.0  # seconds between two looks with --watch
 _CLEAR: Final = "\x1b[H\x1b[J"
@@ -173,10 +183,7 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"last reload, at {reload['time']}: {reload['text']}"
     if found["restarts"]:
         yield f"restarts: {found['restarts']}"
-    if found["roles"]:
-        from tamed.cli.workers import role_lines  # lazy import: most daemons have no roles
-
-        yield from role_lines(found)
+    yield from _role_lines(found)
     for warning in found.get("warnings", ()):
         yield f"warning: {warning}"
     yield ""
@@ -247,3 +254,74 @@ def _log_tail(file: Path, owner: int | None, count: int) -> Iterator[str]:
         yield ""
         yield f"the end of {file}:"
         yield from (line.decode(errors="backslashreplace").rstrip("\n") for line in lines)
+
+
+def roles(name: str | None, rundir: str | None, as_json: bool) -> int:
+    """Show the roles of an instance; return the exit status."""
+    found = status_of_instance(instance_of(name, rundir))
+    each = found["roles"]
+    if as_json:
+        print(shown_in_json(json.dumps(each, indent=2)))
+    elif each:
+        print(shown_lines(list(table(_ROLE, [_role_row(role) for role in each]))))
+    else:
+        print(f"no service of {cell(found['name'])} runs in one worker only")
+    is_degraded = any(role["state"] == "vacant" or role["trouble"] for role in each)
+    return _STATUS_OF["degraded"] if is_degraded else 0
+
+
+def _role_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each role of a status."""
+    for role in found["roles"]:
+        for_how_long = f"for {uptime(role['age'])}"
+        if role["state"] == "standby":
+            yield f"role {cell(role['role'])}: on another machine, {cell(role['holder'])}, {for_how_long}"
+        elif role["pid"] is None:
+            yield f"role {cell(role['role'])}: no worker holds it {for_how_long}"
+        else:
+            stops = ", which is resigning it" if role["state"] == "resigning" else ""
+            where = f"worker {role['worker']} (pid {role['pid']})"
+            yield f"role {cell(role['role'])}: held by {where}{stops} {for_how_long}"
+
+
+def _role_row(role: dict[str, Any]) -> tuple[str, ...]:
+    holder = ("worker", "pid", "generation")
+    return (
+        cell(role["role"]),
+        cell(f"{role['state']}: {role['holder']}" if role["holder"] else role["state"]),
+        *("" if role[key] is None else str(role[key]) for key in holder),
+        uptime(role["age"]),
+        str(role["transitions"]),
+        f"{role['vacant']:.1f} s",
+        str(role["standby"]),
+    )
+
+
+def stacks(name: str | None, rundir: str | None, as_json: bool) -> None:
+    """Show the stacks of the workers of an instance."""
+    found = stacks_of_instance(instance_of(name, rundir))
+    if as_json:
+        print(shown_in_json(json.dumps(found, indent=2)))
+        return
+    for number, worker in enumerate(found):
+        print("\n" * (number > 0) + shown_lines(stack_lines(worker)))
+
+
+def stack_lines(worker: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that show the stacks of one worker."""
+    who = f"worker {worker['worker']}, pid {worker['pid']}"
+    yield f"{who}, generation {worker['generation']}, {worker['state']}"
+    if not worker["answered"]:
+        yield "  it does not answer: its event loop is blocked, or not running yet"
+        yield from (f"  {one_line(line)}" for line in worker["printed"])
+        return
+    for hook in worker["hooks"]:
+        yield f"  in {hook['hook']} of {one_line(hook['name'])} for {duration(hook['since'])}"
+    for thread in worker["threads"]:
+        yield f"  thread {one_line(thread['name'])}"
+        yield from (f"    {one_line(line)}" for line in thread["lines"])
+    yield f"  {worker['count']} task{'s' * (worker['count'] != 1)}"
+    for task in worker["tasks"]:
+        others = f" and {task['count'] - 1} like it" if task["count"] > 1 else ""
+        yield f"  task {one_line(task['name'])}{others}"
+        yield from (f"    {one_line(line)}" for line in task["lines"])

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tamed.cli._board import Row
 from tamed.cli.instances import directory_of
-from tamed.cli.workers import stack_lines
+from tamed.cli.status import stack_lines
 from tamed.control.instances import find_instance, stacks_of_instance, status_of_instance
 from tamed.control.operations import reload_instance
 from tamed.control.records import log_of_instance

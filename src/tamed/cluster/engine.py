@@ -11,17 +11,18 @@ import asyncio
 import re
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote
 
 from tamed._os.secrets import SECRETS
+from tamed._os.syscalls import boot_time
 from tamed._os.text import did_you_mean, listed
 from tamed._os.variables import import_variable
 from tamed.errors import ConfigurationError, TamedError, Unavailable, reason
 
-__all__ = ["Attempt", "Engine", "EngineError", "EngineUrl", "open_engine"]
+__all__ = ["Attempt", "Engine", "EngineError", "EngineUrl", "Sightings", "open_engine"]
 
 _GROUP: Final = "tamed.engines"
 _OWN: Final[Mapping[str, str]] = {
@@ -244,3 +245,32 @@ def _options(query: str) -> Mapping[str, str]:
     if len(options) < len(pairs):
         raise ValueError("an option is set twice")
     return options
+
+
+class _Sighting(NamedTuple):
+    version: Hashable
+    since: float
+
+
+class Sightings:
+    """The expiry of leases in a store without expiry, by the clock of the waiting process, in seconds.
+
+    A record in such a store contains the time that its holder may be silent. Each renewal changes the version
+    of the record. A process that has seen the same version for this time knows that it was not renewed,
+    because it began to wait after the record was written. So clocks are not compared: they only have to run
+    at about the same rate. The price is that a new process waits for the full time, even after a holder that
+    died long ago. The record is then replaced on condition of the seen version, which fails if the holder has
+    renewed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = boot_time) -> None:
+        self._clock = clock
+        self._seen: dict[str, _Sighting] = {}
+
+    def has_run_out(self, record: str, version: Hashable, seconds: float) -> bool:
+        """Record a version that was just read; return whether it has been the same for ``seconds``."""
+        now = self._clock()
+        seen = self._seen.get(record)
+        if seen is None or seen.version != version:
+            seen = self._seen[record] = _Sighting(version, now)
+        return now - seen.since >= seconds

@@ -2,7 +2,7 @@
 
 Each write contains the version of the object on which it is based (``resourceVersion``), and the API server
 refuses a write based on an old version, with 409. Candidates detect by their own clocks that a holder has
-stopped renewing (`_sightings`), as Kubernetes' own components do: the times in a Lease are for people. See
+stopped renewing (`Sightings`), as Kubernetes' own components do: the times in a Lease are for people. See
 https://kubernetes.io/docs/concepts/architecture/leases/
 """
 
@@ -17,8 +17,7 @@ from urllib.parse import quote
 
 from tamed._os.secrets import SECRETS
 from tamed.cluster._http import Answer, HttpClient
-from tamed.cluster._sightings import Sightings
-from tamed.cluster.engine import Attempt, Engine, EngineError, EngineUrl
+from tamed.cluster.engine import Attempt, Engine, EngineError, EngineUrl, Sightings
 from tamed.errors import ConfigurationError, reason
 
 __all__ = ["KubernetesEngine", "lease_name"]

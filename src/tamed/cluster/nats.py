@@ -2,7 +2,7 @@
 
 A value is written on condition of the revision that was read, so only one of several candidates gets a role.
 Revisions count the changes of the whole stream, so they increase with each holder. Each renewal writes the
-value again. Candidates detect by their own clocks that a holder has stopped renewing (`_sightings`): so the
+value again. Candidates detect by their own clocks that a holder has stopped renewing (`Sightings`): so the
 server, from version 2.9 on, needs no expiry of single keys, and its clock does not matter.
 """
 
@@ -21,8 +21,7 @@ from nats.aio.client import Client
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.kv import KeyValue
 
-from tamed.cluster._sightings import Sightings
-from tamed.cluster.engine import Attempt, Engine, EngineError, EngineUrl
+from tamed.cluster.engine import Attempt, Engine, EngineError, EngineUrl, Sightings
 from tamed.errors import ConfigurationError, reason
 
 __all__ = ["NatsEngine"]

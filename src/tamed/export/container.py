@@ -1,10 +1,11 @@
-"""A deployment in a container: its command, ports and writable folders, and the settings that are ignored.
+"""A deployment in a container: its command, ports and writable folders, the ignored settings, and its image.
 
 A container has a read-only root directory, one user without capabilities, and its log on standard error.
 Contrary settings of a deployment are overridden on the command line, with a sentence in `Container.warnings`;
 those that cannot be overridden are an error. Both have the line in the deployment file.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
@@ -15,18 +16,10 @@ from tamed._os.trust import TRUST_WRITABLE
 from tamed.config.settings import names_file
 from tamed.errors import ConfigurationError, UsageError
 from tamed.export.facts import Facts, Listening
+from tamed.export.files import MadeFile
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, UnixEndpoint
 
-__all__ = [
-    "CREDENTIALS",
-    "FOLDER",
-    "RUN",
-    "RUNDIR",
-    "USER",
-    "Container",
-    "Port",
-    "Resources",
-]
+__all__ = ["CREDENTIALS", "FOLDER", "RUN", "RUNDIR", "USER", "Container", "Port", "Resources", "image_of"]
 
 FOLDER = Path("/app")
 """The folder of the deployment file, and of the files that it refers to, in a container."""
@@ -42,6 +35,20 @@ _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035, which Kuber
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)")
 _SHARES = {"": Decimal(1), "m": Decimal("0.001")}
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+_BASE = "docker.io/library/python:3.13-slim"
+_ENVIRONMENT = "/opt/tamed"
+_IGNORED = (
+    "# Secrets and build artefacts do not belong in an image.",
+    ".*",
+    "**/__pycache__",
+    "**/*.key",
+    "**/*.log",
+    "**/*.pem",
+    "secrets",
+    "Containerfile",
+    "compose.yaml",
+    "venv",
+)
 
 
 class Port(NamedTuple):
@@ -260,3 +267,48 @@ def _quantity(option: str, text: str, units: dict[str, Decimal]) -> Decimal:
         example = "2 or 500m" if option == "--cpu" else "256Mi or 1Gi"
         raise UsageError(f"invalid value {text!r} for {option}", f"expected a quantity such as {example}")
     return number
+
+
+def image_of(container: Container, made_by: str) -> list[MadeFile]:
+    """Return the Containerfile and its ignore file, for the folder of the deployment file.
+
+    There are two stages, so that the image has no compiler and no cache; both use the same base image,
+    because the environment of the first stage refers to its interpreter. Each package is installed with its
+    hash.
+    """
+    return [
+        MadeFile("Containerfile", "\n".join([*_containerfile(container), ""]), made_by),
+        MadeFile(".dockerignore", "\n".join([*_IGNORED, ""]), made_by),
+    ]
+
+
+def _containerfile(container: Container) -> Iterator[str]:
+    facts = container.facts
+    yield "# With a digest, the same file always makes the same image:"
+    yield f"#   --build-arg BASE={_BASE}@sha256:..."
+    yield f"ARG BASE={_BASE}"
+    yield ""
+    yield "FROM ${BASE} AS build"
+    yield "WORKDIR /build"
+    yield "# requirements.txt contains tamed[ops] and the packages of your code, each with its hash, made by"
+    yield "#   uv pip compile --generate-hashes"
+    yield "# Put wheels of packages that are in no index beside it."
+    yield "COPY requirements.txt *.whl ./"
+    yield f"RUN python3 -m venv {_ENVIRONMENT}"
+    yield (
+        f"RUN {_ENVIRONMENT}/bin/pip install --no-cache-dir --disable-pip-version-check"
+        " --require-hashes --find-links . --requirement requirements.txt"
+    )
+    yield ""
+    yield "FROM ${BASE}"
+    yield f"COPY --from=build {_ENVIRONMENT} {_ENVIRONMENT}"
+    yield f"COPY . {facts.file.parent}"
+    variables = {"PATH": f"{_ENVIRONMENT}/bin:/usr/local/bin:/usr/bin:/bin", **container.environment}
+    yield from (f"ENV {name}={json.dumps(value)}" for name, value in variables.items())
+    yield f"WORKDIR {facts.file.parent}"
+    yield f"USER {USER}:{USER}"
+    for port in container.ports:
+        yield f"EXPOSE {port.number}/{port.protocol.lower()}"
+    yield f"EXPOSE {container.ops}/tcp"
+    yield "STOPSIGNAL SIGTERM"
+    yield f"CMD {json.dumps(list(container.command))}"

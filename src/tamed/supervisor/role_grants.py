@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tamed._os.boot_clock import BootAlarm, boot_time
+from tamed._os.syscalls import BootAlarm, boot_time
 from tamed._os.text import did_you_mean
 from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data

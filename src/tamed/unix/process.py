@@ -1,4 +1,4 @@
-"""A handle of a process, by a pidfd, so that no other process is ever signalled in its place.
+"""A handle of a process, by a pidfd, so that no other process is ever signalled in its place; and pid 1.
 
 The kernel gives a pid to another process when its process is gone; a pidfd (pidfd_open(2), Linux 5.3) always
 refers to the same process. A race remains between reading a pid and opening it;
@@ -7,6 +7,7 @@ refers to the same process. A race remains between reading a pid and opening it;
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,11 +17,13 @@ from tamed.errors import PermissionRefused, SystemRefused, from_os_error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Self
+    from typing import Final, Self
 
-__all__ = ["ProcessHandle", "end_by_signal", "ignore_to_the_end"]
+__all__ = ["ProcessHandle", "end_by_signal", "ignore_to_the_end", "leave_first_process"]
 
 _ATTEMPTS = 10
+_NOT_PASSED: Final = (signal.SIGCHLD, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_MEANT_FOR: Final = ("LISTEN_PID", "WATCHDOG_PID")
 
 
 class ProcessHandle:
@@ -130,3 +133,56 @@ def end_by_signal(number: int) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
     os.kill(os.getpid(), number)
     return 128 + number
+
+
+def leave_first_process() -> None:
+    """If this is pid 1, return in a child. Pid 1 forwards its signals, and ends with the child's status.
+
+    The kernel treats pid 1 of a pid namespace (pid_namespaces(7)) specially. It becomes the parent of each
+    process that has lost its own, and must reap it, or a zombie stays. It gets no signal with the default
+    action: without a handler it does not even end by SIGTERM. A program that waits for its own children
+    cannot reap all others, so it runs in a child, in which everything is as usual.
+
+    If the child is ended by a signal, the exit status is 128 and the signal's number, as in a shell. Call it
+    before there are threads.
+    """
+    if os.getpid() != 1:
+        return
+    # Pid 1 receives them with sigwait.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    child = os.fork()
+    if child:
+        status = os.EX_SOFTWARE
+        try:
+            from tamed._os.descriptors import close_all  # lazy import: few programs are pid 1
+
+            close_all([])
+            status = _wait(child)
+        finally:
+            os._exit(status)
+    for name in _MEANT_FOR:
+        if os.environ.get(name) == "1":
+            os.environ[name] = str(os.getpid())
+    # A separate group: Ctrl-C goes to the foreground group, and pid 1 would forward it a second time.
+    os.setpgid(0, 0)
+    with contextlib.suppress(OSError):  # no terminal, or another session's
+        os.tcsetpgrp(0, os.getpgrp())
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _wait(child: int) -> int:
+    """Reap children and forward signals until this child ends; return its exit status."""
+    while True:
+        number = signal.sigwait(signal.valid_signals())
+        if number not in _NOT_PASSED:
+            os.kill(child, number)  # it exists until it is reaped
+        while (ended := _reaped()) is not None:
+            pid, code = ended
+            if pid == child:
+                return code if code >= 0 else 128 - code
+
+
+def _reaped() -> tuple[int, int] | None:
+    """Reap a child that has ended; return its pid and exit code, None if there is none."""
+    pid, status = os.waitpid(-1, os.WNOHANG)
+    return (pid, os.waitstatus_to_exitcode(status)) if pid else None

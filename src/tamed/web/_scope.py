@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import httptools
 
 from tamed.net.proxy_header import IpEnds
-from tamed.net.tls_session import tls_session
+from tamed.net.tls import tls_session
 from tamed.web._context import ServerContext
 from tamed.web._request import Headers, Refused
 from tamed.web.asgi import Scope

@@ -31,10 +31,10 @@ from tamed.service.application import Application
 from tamed.service.checks import CheckResult, Checks
 from tamed.service.events import hub
 from tamed.service.role import OwnRoles, set_roles
-from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import Notifier
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
+from tamed.unix.process import leave_first_process
 from tamed.worker.life import (
     STOP_SIGNALS,
     Ending,

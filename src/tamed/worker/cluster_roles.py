@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from tamed._os.boot_clock import KillTimer, boot_time
+from tamed._os.syscalls import KillTimer, boot_time
 from tamed.cluster.campaign import Campaign, Phase, Request
 from tamed.cluster.engine import Engine
 from tamed.errors import reason

@@ -17,8 +17,8 @@ from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TlsEndpoin
 from tamed.net.listen import Gate, Listener
 from tamed.net.tls import ServerTls
 from tamed.service.events import hub
+from tamed.worker.report import stacks_of_process
 from tamed.worker.roles import SupervisedRoles
-from tamed.worker.stacks import stacks_of_process
 
 __all__ = ["Link", "SupervisedSource"]
 

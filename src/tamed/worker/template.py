@@ -21,14 +21,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from tamed._os.fork import fork_own
-from tamed._os.proc import show_words
+from tamed._os.proc import process_begin, show_words
 from tamed.errors import ConfigurationError
 from tamed.ipc.channel import Channel, first_order
 from tamed.ipc.message import Message, read_number, read_seconds, read_text, read_truth
@@ -38,14 +38,65 @@ from tamed.net.listen import Gate, Listener
 from tamed.unix.privileges import forbid_tracing
 from tamed.unix.spawn import CHANNEL, RECORDS
 from tamed.worker.life import STOP_SIGNALS
-from tamed.worker.origin import Origin
 from tamed.worker.runtime import WorkerRuntime, exit_after, set_up_process
 
-__all__ = ["main"]
+__all__ = ["Origin", "main"]
 
 _THREADS = Path("/proc/self/task")  # proc(5)
+_LAG = 0.02  # seconds by which a file's time may lag behind the clock
 _NEEDED = ("tamed", "tamed.net.reply", "tamed.net.server", "tamed.net.stream", "tamed.net.tls")
 """Modules that almost every application loads, besides those that this module loads."""
+
+
+class Origin:
+    """The files that this process was loaded from, and whether a new interpreter would load others.
+
+    They are not compared with a recorded state: recording some hundred files would slow down each start. The
+    time of the last change of an inode (``st_ctime``, inode(7)) serves as well: no program can set it back,
+    and installing a file from an archive, which may keep an old ``st_mtime``, updates it. Create this early:
+    a link that changes before is not noticed.
+    """
+
+    def __init__(self) -> None:
+        self._began = process_begin(os.getpid()) - _LAG
+        self._places = _places()
+
+    def loaded_since(self, moment: float) -> None:
+        """Take into account that modules were loaded before this process was forked, since this moment."""
+        self._began = min(self._began, moment - _LAG)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a file that was loaded has changed, a package was installed, or a path leads elsewhere."""
+        return self._places != _places() or any(map(self._is_newer, _files()))
+
+    def _is_newer(self, file: Path) -> bool:
+        status = _status(file)
+        return status is None or status.st_ctime >= self._began
+
+
+def _places() -> list[tuple[int, int]]:
+    """Return the device and inode numbers of the folders of the interpreter and the modules."""
+    folders = (Path(sys.executable).parent, *map(Path, sys.path))
+    return [(status.st_dev, status.st_ino) for each in folders if (status := _status(each)) is not None]
+
+
+def _files() -> Iterator[Path]:
+    yield Path(sys.executable)
+    for module in list(sys.modules.values()):
+        if isinstance(file := getattr(module, "__file__", None), str):
+            yield Path(file)
+    for name in sys.path:
+        if name.endswith("-packages") and (folder := Path(name)).is_dir():
+            yield folder  # installing a package changes it
+            yield from folder.glob("*.pth")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 class _NoSource:
