@@ -62,6 +62,6 @@ def test_a_request_to_an_instance_loads_nothing_that_starts_one(
 ) -> None:
     """The daemon does the work, so the command needs no settings, plugins or event loop."""
     loaded = loaded_by_command(*command, "nobody", "--rundir", str(tmp_path))
-    assert "tamed.control.operations" in loaded
+    assert "tamed.control.instances" in loaded
     starting = {"tamed.config", "tamed.plugins", "tamed.control.launch", "tamed.unix.detach", "asyncio"}
     assert loaded & starting == set()

@@ -9,10 +9,11 @@ from typing import Any, Final, cast
 
 from tamed._os.text import shown
 from tamed.cli.status import status_lines
-from tamed.control.client import answer_from, read_status
+from tamed.control.instances import answer_from
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
 from tamed.supervisor.control import Answer, ControlServer
 from tamed.supervisor.loop import Reactor
+from tamed.supervisor.reports import read_status
 from tamed.supervisor.status import ControlApi, StackRequests, StatusRequests
 from tamed.supervisor.supervisor import Supervisor
 from tests.fuzz.engine import Target

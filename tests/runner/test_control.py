@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tamed.control.client import ask
+from tamed.control.instances import ask
 from tamed.errors import MissingInput, SystemRefused, TamedError
 from tamed.supervisor.control import Answer, ControlServer
 from tests.patience import PATIENCE

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.control.client import read_events
 from tamed.control.records import EventReader
 from tamed.errors import MissingInput
 from tamed.ipc.message import InvalidMessage
 from tamed.supervisor.events import EventLog
+from tamed.supervisor.reports import read_events
 
 
 def test_an_event_is_read_as_it_was_recorded(tmp_path: Path) -> None:

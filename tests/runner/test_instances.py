@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tamed.control.instances import find_instance, status_of_instance, stop_instance
-from tamed.control.restart import restart_instance
+from tamed.control.launch import restart_instance
 from tamed.errors import MissingInput, PermissionRefused, SystemRefused, Unavailable, UsageError
 from tamed.unix.pidfile import PidFile
 from tamed.unix.rundir import Instance, RunDirectory

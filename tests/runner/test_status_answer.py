@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tamed.control.client import read_status
 from tamed.ipc.message import InvalidMessage
+from tamed.supervisor.reports import read_status
 
 WORKER: dict[str, Any] = {
     "pid": 12,

@@ -19,12 +19,10 @@ LOADED = (
     "ctypes",
     "tamed.cli.commands",
     "tamed.cli.instances",
-    "tamed.cli.operations",
     "tamed.cli.status",
     "tamed.cli.targets",
     "tamed.config.kinds",
-    "tamed.control.operations",
-    "tamed.control.restart",
+    "tamed.control.launch",
 )
 
 # What a Twisted program loads, whatever it is; its reactor it gets itself.

@@ -67,7 +67,6 @@ def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed) -> None:
         assert done.status == 0
         assert not loaded & {*HEAVY, "dataclasses", "inspect", "subprocess", "traceback", "typing"}, words
         assert {name for name in loaded if name.startswith(("tamed.supervisor.", "tamed.control."))} == {
-            "tamed.control.client",
             "tamed.control.instances",
             "tamed.supervisor.plan_file",
             "tamed.supervisor.reports",

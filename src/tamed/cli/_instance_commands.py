@@ -113,7 +113,6 @@ INSTANCE_COMMANDS: Final = (
         stay, and the command reports why. While another reload, an upgrade or scaling is in progress, the
         command waits.
         """,
-        module="operations",
         several=True,
     ),
     _of_instance(
@@ -123,12 +122,11 @@ INSTANCE_COMMANDS: Final = (
         For use after logrotate or another program has moved the file. If it fails, logging continues in the
         old file, and the command reports why.
         """,
-        module="operations",
     ),
     Command(
         "resign",
         "Move a role to another worker of an instance.",
-        "tamed.cli.operations:resign",
+        "tamed.cli.instances:resign",
         """
         ROLE is the path of a service that runs in one worker only (`tamed roles` lists them). The worker that
         holds it stops the service, and then another one starts it. Returns when that worker holds the role.
@@ -145,7 +143,6 @@ INSTANCE_COMMANDS: Final = (
         that was stopped by `tamed stop`, was killed or has failed is started.
         """,
         complete="instance",
-        module="operations",
         several=True,
     ),
     _of_instance(
@@ -170,7 +167,6 @@ INSTANCE_COMMANDS: Final = (
         """,
         Option("--yes", "Allow more than 32 workers for each CPU."),
         arguments=(Argument("count", "COUNT", read=whole_number(1, _MOST_WORKERS)),),
-        module="operations",
     ),
     _of_instance(
         "stacks",
@@ -234,7 +230,6 @@ INSTANCE_COMMANDS: Final = (
         program does not start, the old one stays, and the command reports why. While a reload, another
         upgrade or scaling is in progress, the command waits.
         """,
-        module="operations",
     ),
     _of_instance(
         "why",

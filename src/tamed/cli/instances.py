@@ -1,4 +1,4 @@
-"""The commands for an instance: a running or ended daemon, found by its name in the run directory."""
+"""The commands that change an instance: a running or ended daemon, found by its name in the run directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tamed._os.text import shown
-from tamed.control.instances import find_instance, run_directory, stop_instance
+from tamed.control.instances import (
+    find_instance,
+    reload_instance,
+    reopen_instance,
+    resign_role,
+    run_directory,
+    scale_instance,
+    stop_instance,
+    upgrade_instance,
+)
 from tamed.errors import SystemRefused, TamedError, UsageError, status_of
 
 TYPE_CHECKING = False
@@ -26,7 +35,13 @@ __all__ = [
     "instance_of",
     "instances_of",
     "progress_line",
+    "reload",
+    "reopen",
+    "resign",
+    "restart",
+    "scale",
     "stop",
+    "upgrade",
 ]
 
 _FORCED_AFTER = 10.0  # seconds
@@ -50,6 +65,65 @@ def stop(names: Sequence[str], rundir: str | None, every: bool, timeout: float |
         return 0
 
     return each_instance(instances, stop_one, at_once=True)
+
+
+def restart(names: Sequence[str], rundir: str | None, every: bool) -> int:
+    """Stop instances and start them again, one after the other; start those that have stopped."""
+    from tamed.cli.password import ask_secret  # lazy import: no other command here starts anything
+    from tamed.control.launch import find_restartable, restart_instance
+
+    if names and not every:
+        directory = directory_of(rundir)
+        instances = [find_restartable(directory, name) for name in names]
+    else:
+        instances = instances_of(names, rundir, every=every)
+
+    def restart_one(instance: Instance) -> int:
+        with progress_line() as show:
+            report = restart_instance(instance, show, ask_secret)
+        return _print_outcome(report.text, report.status)
+
+    return each_instance(instances, restart_one)
+
+
+def reload(names: Sequence[str], rundir: str | None, every: bool) -> int:
+    """Replace the workers of instances with new ones."""
+    instances = instances_of(names, rundir, every=every)
+    return each_instance(instances, lambda each: _print_outcome(*reload_instance(each, _show_wait)))
+
+
+def upgrade(name: str | None, rundir: str | None) -> int:
+    """Replace the program of an instance's supervisor."""
+    return _print_outcome(*upgrade_instance(instance_of(name, rundir), _show_wait))
+
+
+def reopen(name: str | None, rundir: str | None) -> int:
+    """Reopen the log of an instance."""
+    return _print_outcome(*reopen_instance(instance_of(name, rundir)))
+
+
+def resign(name: str, role: str, rundir: str | None) -> int:
+    """Move a role to another worker of an instance."""
+    return _print_outcome(*resign_role(instance_of(name, rundir), role, _show_wait))
+
+
+def scale(count: int, name: str | None, rundir: str | None, yes: bool) -> int:
+    """Change the number of workers of an instance."""
+    from tamed._os.limits import check_workers  # lazy import: only needed here
+
+    check_workers(count, yes=yes)
+    return _print_outcome(*scale_instance(instance_of(name, rundir), count, _show_wait, yes=yes))
+
+
+def _print_outcome(text: str, status: int) -> int:
+    """Print the outcome of an operation; return its exit status."""
+    print(shown(text), file=sys.stderr if status else sys.stdout)
+    return status
+
+
+def _show_wait(what: str) -> None:
+    """Report that a request waits, and for which operation."""
+    print(f"tamed: {shown(what)} is in progress; waiting for it to finish", file=sys.stderr, flush=True)
 
 
 def directory_of(rundir: str | None) -> RunDirectory:

@@ -8,8 +8,7 @@ from typing import Any, Final
 from tamed.cli._board import Row
 from tamed.cli.instances import directory_of
 from tamed.cli.status import stack_lines
-from tamed.control.instances import find_instance, stacks_of_instance, status_of_instance
-from tamed.control.operations import reload_instance
+from tamed.control.instances import find_instance, reload_instance, stacks_of_instance, status_of_instance
 from tamed.control.records import log_of_instance
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.log.reader import LogReader
@@ -74,4 +73,5 @@ class LiveInstances:
     def reload(self, row: Row) -> str:
         """Reload the instance of a worker; return the outcome, on one line."""
         instance = find_instance(self._directory, row.instance)
-        return reload_instance(instance, lambda _: None).text.splitlines()[-1]
+        text, _ = reload_instance(instance, lambda _: None)
+        return text.splitlines()[-1]

@@ -1,58 +1,89 @@
-"""Instances: the daemons of a run directory. Finding one, requesting its status, and stopping it.
+"""Instances: the daemons of a run directory. Finding one, sending it a request, and stopping it.
 
-People and scripts wait for `tamed status` and `tamed stop`, so this module loads only what they need. Starts,
-reloads and logs are in the modules beside it.
+A request is one line on the control socket of its supervisor (see `tamed.supervisor.control`), and so is the
+answer, which is not trusted. People and scripts wait for `tamed status` and `tamed stop`, so this module
+loads only what they need. Starts and logs are in the modules beside it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 from tamed._os.proc import descendants_of
-from tamed.control.client import ask, read_answered_stacks, read_status
-from tamed.errors import PermissionRefused, SystemRefused, TamedError, Unavailable, UsageError
-from tamed.ipc.message import InvalidMessage, read_objects
+from tamed._os.text import counted
+from tamed._os.unix_sockets import connect_unix, peer_credentials
+from tamed.errors import (
+    PermissionRefused,
+    SystemRefused,
+    TamedError,
+    Unavailable,
+    UsageError,
+    from_os_error,
+)
+from tamed.ipc.message import (
+    LONGEST_ANSWER,
+    LONGEST_REQUEST,
+    InvalidMessage,
+    encode_message,
+    parse_message,
+    read_fault,
+    read_number,
+    read_objects,
+    read_text,
+    read_texts,
+)
 from tamed.supervisor.plan_file import forget_plan, save_plan, stored_plan
+from tamed.supervisor.reports import read_answered_stacks, read_status
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle
 from tamed.unix.rundir import RunDirectory, default_run_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Any
+    from collections.abc import Iterator
+    from typing import Any, TypeVar
 
-    from tamed._os.proc import ProcessEntry
     from tamed.ipc.message import Message
     from tamed.unix.rundir import Instance
 
+    T = TypeVar("T")
+
 __all__ = [
-    "ANSWERED",
     "SWEPT",
+    "Outcome",
     "Waiting",
+    "answer_from",
+    "ask",
     "ask_instance",
     "exists",
     "find_instance",
     "other_owner",
+    "reload_instance",
+    "reopen_instance",
+    "resign_role",
     "run_directory",
+    "scale_instance",
     "stacks_of_instance",
     "status_of_instance",
     "stop_instance",
     "trusted_instance",
-    "understood",
+    "upgrade_instance",
     "wait_until_found",
 ]
 
 Waiting = Callable[[str], object]
 """Called with the name of each operation that a request waits for."""
 
-ANSWERED = 10.0
-"""Timeout, in seconds, for an answer that waits for no operation."""
+Outcome = tuple[str, int]
+"""The outcome of an operation: the text for the operator, and the exit status."""
+
+_ANSWERED = 10.0  # seconds for an answer that waits for no operation
 
 SWEPT = 5.0
 """Timeout, in seconds, for an instance to create removed files again."""
@@ -83,7 +114,11 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     running = directory.running()
     names = ", ".join(each.name for each in running)
     if name is not None:
-        instance = _holder_among(running, Path(name)) if "/" in name else trusted_instance(directory, name)
+        if "/" in name:
+            pid = holder(Path(name))
+            instance = next((each for each in running if holder(each.pid_file) == pid), None)
+        else:
+            instance = trusted_instance(directory, name)
         if instance is None or not instance.is_running:
             remedy = f"running: {names}" if names else f"nothing runs in {directory.path}"
             raise Unavailable(f"{name} is not running", remedy=remedy)
@@ -115,23 +150,18 @@ def other_owner(directory: Path) -> int | None:
         return None
 
 
-def _holder_among(running: Sequence[Instance], pid_file: Path) -> Instance | None:
-    pid = holder(pid_file)
-    return next((each for each in running if holder(each.pid_file) == pid), None)
-
-
-def status_of_instance(instance: Instance, timeout: float = ANSWERED) -> dict[str, Any]:
+def status_of_instance(instance: Instance, timeout: float = _ANSWERED) -> dict[str, Any]:
     """Request the status of an instance. Raises a TamedError if there is no answer in so many seconds."""
-    answer = ask_instance(instance, {"command": "status"}, timeout)
-    with understood(instance):
-        return read_status(answer)
+    return ask_instance(instance, {"command": "status"}, read_status, timeout)
 
 
 def stacks_of_instance(instance: Instance) -> list[dict[str, Any]]:
     """Request the stacks of the threads and tasks of each worker. Raises as `ask_instance` does."""
-    answer = ask_instance(instance, {"command": "stacks"}, ANSWERED)
-    with understood(instance):
+
+    def read(answer: Message) -> list[dict[str, Any]]:
         return [read_answered_stacks(each) for each in read_objects(answer, "stacks")]
+
+    return ask_instance(instance, {"command": "stacks"}, read, _ANSWERED)
 
 
 def stop_instance(
@@ -175,13 +205,72 @@ def stop_instance(
     return True
 
 
+def reload_instance(instance: Instance, waiting: Waiting) -> Outcome:
+    """Replace the workers of an instance with new ones, from the current files and code.
+
+    Waits without a time limit. If the reload fails, the old workers continue.
+    """
+    return _operate(instance, {"command": "reload"}, "reloaded", waiting)
+
+
+def reopen_instance(instance: Instance) -> Outcome:
+    """Make an instance reopen its log file."""
+    return _operate(instance, {"command": "reopen"}, "reopened")
+
+
+def resign_role(instance: Instance, role: str, waiting: Waiting) -> Outcome:
+    """Move a role of an instance to another worker; wait until one holds it, without a limit."""
+    return _operate(instance, {"command": "resign", "role": role}, "resigned", waiting)
+
+
+def upgrade_instance(instance: Instance, waiting: Waiting) -> Outcome:
+    """Replace the program of an instance's supervisor, and then reload.
+
+    Waits without a time limit. If the upgrade fails, the old program continues.
+    """
+    text, status = _operate(instance, {"command": "upgrade"}, "reloaded", waiting)
+    return text.replace("was reloaded", "was upgraded", 1), status
+
+
+def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: bool) -> Outcome:
+    """Scale an instance to this number of workers; wait until they are ready.
+
+    ``yes`` confirms a very large number.
+    """
+    return _operate(instance, {"command": "scale", "workers": workers, "yes": yes}, "scaled", waiting)
+
+
+def _operate(instance: Instance, request: Message, key: str, waiting: Waiting | None = None) -> Outcome:
+    """Request an operation; the answer has its result at a key, or a fault.
+
+    There is a time limit only if it does not wait for other operations.
+    """
+
+    def read(answer: Message) -> Outcome:
+        if "fault" in answer:
+            lines, status = read_fault(answer)
+            return "\n".join(lines), status
+        if key == "scaled":
+            text = f"{instance.name} has {counted(read_number(answer, key), 'worker')}"
+        else:
+            text = read_text(answer, key)
+        warnings = [f"warning: {each}" for each in read_texts(answer, "warnings")]
+        return "\n".join([text, *warnings]), 0
+
+    return ask_instance(instance, request, read, _ANSWERED if waiting is None else None, waiting)
+
+
 def ask_instance(
-    instance: Instance, request: Message, timeout: float | None, waiting: Waiting | None = None
-) -> Message:
-    """Send a request to an instance, and return its answer.
+    instance: Instance,
+    request: Message,
+    read: Callable[[Message], T],
+    timeout: float | None,
+    waiting: Waiting | None = None,
+) -> T:
+    """Send a request to an instance, and return its answer as ``read`` returns it.
 
     Waits for the control socket if a cleaner has removed it. Raises Unavailable if the instance does not run,
-    and as `ask` does.
+    SystemRefused for an answer for which ``read`` raises InvalidMessage, and as `ask` does.
     """
     deadline = time.monotonic() + (SWEPT if timeout is None else min(SWEPT, timeout))
     while True:
@@ -189,7 +278,9 @@ def ask_instance(
         if (pid := instance.holder()) is None:
             raise Unavailable(f"{instance.name} is not running")
         try:
-            return ask(instance.socket, request, timeout, waiting, holder=pid)
+            return read(ask(instance.socket, request, timeout, waiting, holder=pid))
+        except InvalidMessage as invalid:
+            raise SystemRefused(f"cannot ask {instance.socket}", f"invalid answer: {invalid}") from invalid
         except Unavailable as error:
             # The file exists, but no process listens: the socket is being created, or will be replaced soon.
             if not isinstance(error.__cause__, ConnectionRefusedError) or time.monotonic() > deadline:
@@ -211,14 +302,75 @@ def exists(path: Path) -> bool:
         return True  # in a folder that this user cannot read: the request will fail with that reason
 
 
-@contextmanager
-def understood(instance: Instance) -> Iterator[None]:
-    """Raise SystemRefused for an invalid answer."""
-    try:
-        yield
-    except InvalidMessage as invalid:
-        what = f"cannot ask {instance.socket}"
-        raise SystemRefused(what, f"invalid answer: {invalid}") from invalid
+def ask(
+    path: Path,
+    request: Message,
+    timeout: float | None = 10.0,
+    waiting: Waiting | None = None,
+    *,
+    holder: int | None = None,
+) -> Message:
+    """Send a request to a supervisor's control socket and return its answer.
+
+    ``waiting`` is called with each operation for which the request waits. ``holder`` is the pid of the
+    process that must listen on the socket; it is compared with the pid that the kernel reports.
+
+    Raises MissingInput if there is no socket, PermissionRefused if it belongs to another user or process, and
+    SystemRefused if there is no valid answer within ``timeout`` seconds (None: no limit).
+    """
+    what = f"cannot ask {path}"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(timeout)
+        try:
+            connect_unix(sock, path)
+            if holder is not None and (listener := peer_credentials(sock).pid) != holder:
+                raise PermissionRefused(what, f"process {listener} listens there, and {holder} is the daemon")
+            progress = {} if waiting is None else {"progress": True}
+            sock.sendall(encode_message(request | progress, LONGEST_REQUEST))
+            answer = answer_from(sock, timeout, waiting)
+        except TimeoutError as error:
+            raise SystemRefused(what, f"no answer within {timeout:g} seconds") from error
+        except OSError as error:
+            raise from_os_error(what, error) from error
+        except InvalidMessage as invalid:
+            raise SystemRefused(what, f"invalid answer: {invalid}") from invalid
+    if answer is None:
+        raise SystemRefused(what, "the supervisor closed the connection without an answer")
+    if "error" in answer:
+        raise SystemRefused(what, answer["error"])
+    return answer
+
+
+def answer_from(sock: socket.socket, timeout: float | None, waiting: Waiting | None) -> Message | None:
+    """Read up to the answer, and return it; None if there is none. The size of all data is bounded.
+
+    Raises InvalidMessage for an invalid answer.
+    """
+    for line in _lines_from(sock, None if timeout is None else time.monotonic() + timeout):
+        answer = parse_message(line, LONGEST_ANSWER)
+        if "error" in answer:
+            read_text(answer, "error")
+        if waiting is None or "waiting" not in answer:
+            return answer
+        waiting(read_text(answer, "waiting"))
+    return None
+
+
+def _lines_from(sock: socket.socket, deadline: float | None) -> Iterator[bytes]:
+    count = 0
+    chunks: list[bytes] = []
+    while count <= LONGEST_ANSWER:
+        if deadline is not None:
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
+        if not (chunk := sock.recv(LONGEST_REQUEST)):
+            return
+        count += len(chunk)
+        chunks.append(chunk)
+        if b"\n" in chunk:
+            *lines, rest = b"".join(chunks).split(b"\n")
+            chunks = [rest]
+            yield from lines
+    raise InvalidMessage(f"longer than {LONGEST_ANSWER} bytes")
 
 
 def _end(name: str, handle: ProcessHandle) -> bool:
@@ -238,14 +390,8 @@ def _end(name: str, handle: ProcessHandle) -> bool:
                 f"{name} has ended, but not all its processes", f"still running: {pids}", "see ps(1)"
             )
         for each in left:
-            _kill(each)
+            with ProcessHandle.open(each.pid) or nullcontext() as found:
+                if found is not None and each.is_there:  # open now: the pid is of no other process
+                    found.signal(signal.SIGKILL)
         time.sleep(_GLANCE)
     return True
-
-
-def _kill(process: ProcessEntry) -> None:
-    handle = ProcessHandle.open(process.pid)
-    if handle is not None:
-        with handle:
-            if process.is_there:  # the handle is open now, so the pid cannot be of another process
-                handle.signal(signal.SIGKILL)

@@ -1,11 +1,12 @@
-"""Launching: make a plan from a job, and execute the supervisor in this process."""
+"""Launching: make a plan from a job, and execute the supervisor in this process; and a restart."""
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tamed._os.beginning import Unwind
 from tamed._os.descriptors import close_inherited
@@ -33,18 +34,34 @@ from tamed.config.log_plan import (
 from tamed.config.reading import Ask, Reading
 from tamed.config.settings import Daemon
 from tamed.control.first_template import with_template
-from tamed.control.instances import run_directory
-from tamed.errors import ConfigurationError, from_os_error
+from tamed.control.instances import (
+    SWEPT,
+    find_instance,
+    run_directory,
+    stop_instance,
+    trusted_instance,
+    wait_until_found,
+)
+from tamed.errors import ConfigurationError, Unavailable, from_os_error
 from tamed.net.endpoint import Endpoint, FdEndpoint
 from tamed.net.inherit import passed_to_this_process
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.plan_file import forget_plan, plan_path
+from tamed.supervisor.plan_file import forget_plan, has_left_plan, kept_plan, left_plan, plan_path, save_plan
 from tamed.unix.detach import Launch, Report, detach
 from tamed.unix.pidfile import check_replaceable
 from tamed.unix.privileges import ROOT_FLAGS, roots_environ
-from tamed.unix.rundir import Instance, check_name
+from tamed.unix.rundir import Instance, RunDirectory, check_name
 
-__all__ = ["job_again", "launch", "plan_again", "start", "start_folder", "supervise_here"]
+__all__ = [
+    "find_restartable",
+    "job_again",
+    "launch",
+    "plan_again",
+    "restart_instance",
+    "start",
+    "start_folder",
+    "supervise_here",
+]
 
 _PATIENCE = 15.0  # seconds after the supervisor's deadline in which it reports that the start took too long
 _UMASK = 0o027
@@ -306,3 +323,39 @@ def _interpreter(folder: str) -> list[str]:
         program = Path(folder) / program.relative_to(here)
     options = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
     return [str(program), "-P", *options, *(f"-W{option}" for option in sys.warnoptions)]
+
+
+def find_restartable(directory: RunDirectory, name: str) -> Instance:
+    """Return a running instance, or one that has ended and whose plan is kept.
+
+    Raises as `find_instance` does.
+    """
+    if "/" in name or (instance := trusted_instance(directory, name)).is_running:
+        return find_instance(directory, name)
+    if not has_left_plan(instance):
+        raise Unavailable(f"{name} is not running, and no plan of it is kept", remedy="start it: tamed start")
+    return instance
+
+
+def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None], ask: Ask) -> Report:
+    """Stop an instance, without a limit for its draining, and start it again; return the outcome.
+
+    An instance that is not running is started. The start uses the stored plan, this user, the environment of
+    this process and the current files. Nothing is stopped if another user started the instance (see
+    `kept_plan` for the errors), or if the files have an error. ``ask`` prompts for the secrets that the
+    options refer to as ``prompt:``: the plan does not contain them.
+    """
+    wait_until_found(instance, time.monotonic() + SWEPT)
+    pid = instance.holder()
+    plan = left_plan(instance) if pid is None else kept_plan(plan_path(instance), pid)
+    plan = plan_again(plan, Reading.entering(job_again(plan), ask))
+    identity = Identity.named(plan.user, plan.group)
+    if pid is not None:
+        stop_instance(instance, timeout=None, force=False, progress=progress)
+    RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
+    if plan.log.path == plan.default_log:
+        make_log_folder(Path(plan.default_log), owner_of(identity))
+    report = launch(plan._replace(plan_file=str(plan_path(instance))))
+    if not report.ready:
+        save_plan(instance, plan.without_secrets.to_text())
+    return report

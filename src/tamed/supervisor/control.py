@@ -1,4 +1,4 @@
-"""The control socket, on which the supervisor serves the requests of `tamed.control.client`.
+"""The control socket, on which the supervisor serves the requests of `tamed.control.instances`.
 
 A client connects, writes one request, a JSON object on a line, and gets one answer in the same form; then the
 connection is closed. A request with ``"progress": true`` may get lines with ``waiting`` before the answer:

@@ -1,35 +1,45 @@
-"""The reports of workers, on request: collected from all of them, and validated.
+"""The reports of workers, on request: collected from all of them, and validated; and the status made of them.
 
-A report is passed on to the administrator's command, so only the fields that are validated here are kept.
+A report is passed on to the administrator's command, which validates the supervisor's answer. So only the
+fields that are validated here are kept.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from tamed.ipc.message import (
     InvalidMessage,
     Message,
+    absent_as,
     list_of,
     optional,
     read_fields,
     read_number,
+    read_objects,
     read_seconds,
     read_text,
     read_texts,
+    read_truth,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a command reads reports too, and has no loop
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, Final
 
+    from tamed.ipc.message import Reader
     from tamed.supervisor.loop import Reactor, Timer
 
 __all__ = [
     "ReportCollector",
     "Reports",
+    "read_answered_stacks",
     "read_certificates",
+    "read_events",
     "read_report",
     "read_stacks",
+    "read_status",
     "read_timings",
 ]
 
@@ -152,3 +162,84 @@ def _read_tree(tree: Any, deepest: int) -> Message:
         raise InvalidMessage("tree: expected a service with its children")
     service = read_fields(tree, name=read_text, state=read_text, restarts=read_number, summary=read_text)
     return {**service, "children": [_read_tree(child, deepest - 1) for child in tree["children"]]}
+
+
+def read_status(message: Message) -> Message:
+    """Return the known fields of a status. Raises InvalidMessage for an invalid one."""
+    return read_fields(
+        message,
+        name=read_text,
+        state=read_text,
+        pid=read_number,
+        uptime=read_seconds,
+        generation=read_number,
+        reloading=read_truth,
+        endpoints=read_texts,
+        certificates=absent_as([], list_of(endpoint=read_text, file=read_text, ends=optional(read_text))),
+        ready=read_number,
+        wanted=read_number,
+        restarts=read_number,
+        checks=absent_as([], _CHECKS),
+        last_error=read_text,
+        last_error_at=optional(read_text),
+        roles=absent_as([], _ROLES),
+        log=read_text,
+        events_file=absent_as("", read_text),
+        events=absent_as([], read_events),
+        workers=_read_workers,
+        warnings=read_texts,
+    )
+
+
+_CHECKS: Final = list_of(
+    name=read_text, gates=read_truth, asked=read_number, failing=read_number, why=read_text
+)
+_ROLES: Final = list_of(
+    role=read_text,
+    scope=read_text,
+    state=read_text,
+    worker=optional(read_number),
+    pid=optional(read_number),
+    generation=optional(read_number),
+    age=read_seconds,
+    token=partial(read_number, most=2**63 - 1),
+    transitions=read_number,
+    vacant=read_seconds,
+    standby=read_number,
+    holder=absent_as("", read_text),
+    trouble=absent_as("", read_text),
+)
+_WORKER: Final[dict[str, Reader]] = {
+    "pid": read_number,
+    "number": read_number,
+    "generation": read_number,
+    "state": read_text,
+    "uptime": read_seconds,
+    "memory": optional(partial(read_number, most=_MOST)),
+    "cpu": optional(read_seconds),
+}
+
+
+def _read_workers(message: Message, key: str) -> list[Message]:
+    return [{**read_fields(each, **_WORKER), **read_report(each)} for each in read_objects(message, key)]
+
+
+def read_answered_stacks(message: Message) -> Message:
+    """Return the stacks of one worker in an answer. Raises InvalidMessage for anything else."""
+    origin = read_fields(
+        message,
+        pid=read_number,
+        worker=read_number,
+        generation=read_number,
+        state=read_text,
+        answered=read_truth,
+    )
+    return {**origin, **read_stacks(message), "printed": read_texts(message, "printed")}
+
+
+def read_events(message: Message, key: str) -> list[Message]:
+    """Return the events at a key, whole. Raises InvalidMessage for anything else."""
+    events = read_objects(message, key)
+    for event in events:
+        read_fields(event, time=read_text, event=read_text, text=read_text)
+    return events
