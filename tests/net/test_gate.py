@@ -8,7 +8,8 @@ import pytest
 
 from tamed.net.datagram import DatagramServer
 from tamed.net.listen import Gate, ServerEnvironment, use_environment
-from tamed.net.stream import StreamServer
+from tamed.net.server import Server
+from tamed.net.stream import ProtocolServer, StreamServer
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +19,7 @@ async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.write(b"hello")
 
 
-def _connect(server: StreamServer) -> socket.socket:
+def _connect(server: Server) -> socket.socket:
     """Connect; that takes a listening socket, and nobody who accepts."""
     host, _, port = server.addresses[0].rpartition(":")
     return socket.create_connection((host, int(port)), timeout=PATIENCE)
@@ -161,3 +162,36 @@ async def test_a_protocol_that_cannot_be_made_is_told(caplog: pytest.LogCaptureF
             gate.open()
             await _turn()
     assert "echo cannot receive" in caplog.text
+
+
+async def test_a_protocol_is_notified_again_when_nobody_else_serves() -> None:
+    """It may keep its connection while the gate is shut, and learns of the end when that opens."""
+    gate = Gate()
+    seen: list[bool] = []
+
+    class Waiting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+            made.set()
+
+        def connection_draining(self) -> None:
+            seen.append(gate.is_open)
+            if gate.is_open:
+                self.transport.close()
+
+    made = asyncio.Event()
+    with use_environment(ServerEnvironment(gate=gate)):
+        server = ProtocolServer("127.0.0.1:0", Waiting)
+        async with server:
+            client = _connect(server)
+            await made.wait()
+            gate.shut()
+            stopping = asyncio.create_task(server.stop())
+            await _turn()
+            assert seen == [False]
+            gate.open()
+            assert await _read(client) == b""
+            await stopping
+    gate.shut()
+    gate.open()
+    assert seen == [False, True]

@@ -61,10 +61,15 @@ class GatedAcceptor(Protocol):
 
 
 class Gate:
-    """A switch for all acceptors of a process: while it is shut, they pause."""
+    """A switch for all acceptors of a process: while it is shut, they pause, and other processes accept.
+
+    ``opened`` are called when it opens. A gate that was shut because this process was replaced opens again if
+    the daemon stops, so that nobody serves any more.
+    """
 
     def __init__(self, *, is_open: bool = True) -> None:
         self.is_open = is_open
+        self.opened: set[Callable[[], object]] = set()
         self._acceptors: dict[GatedAcceptor, None] = {}
 
     def add(self, acceptor: GatedAcceptor) -> None:
@@ -83,6 +88,8 @@ class Gate:
             self.is_open = True
             for acceptor in tuple(self._acceptors):
                 acceptor.resume_accepting()
+            for call in tuple(self.opened):
+                call()
 
     def shut(self) -> None:
         """Pause accepting; when this returns, every accepted client is being served."""

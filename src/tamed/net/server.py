@@ -159,6 +159,7 @@ class Server(ListeningService):
         for watch in self._watches:
             watch.close()
         self._notify_draining()
+        self._gate.opened.add(self._notify_draining)
         try:
             async with asyncio.timeout(self._drain_seconds):
                 await self._stop_accepting()
@@ -168,6 +169,7 @@ class Server(ListeningService):
             text = "%s aborts connections that did not end within %g s: %s"
             log.warning(text, self.full_name, self._drain_seconds, left)
         finally:
+            self._gate.opened.discard(self._notify_draining)
             self._close_listening_sockets()
             self._abort_all()
         await self._all_ended()
@@ -323,7 +325,7 @@ class Server(ListeningService):
             self._close_listeners()
 
     def _notify_draining(self) -> None:
-        """Notify the protocols of open connections that the server stops."""
+        """Notify the protocols of open connections that the server stops, or that nobody serves any more."""
 
     def _left(self) -> Iterable[str]:
         """Describe the remaining connections."""

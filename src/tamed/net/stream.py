@@ -25,9 +25,11 @@ class ProtocolServer(Server):
 
     Protocols are used as by ``loop.create_server``. A connection has been served to its end when its
     protocol, or its peer, has closed it. A protocol may have one more method, ``connection_draining()``,
-    which is called once when the server stops: one that keeps connections open between requests should
-    close those that wait for a request, and the others after the next answer. For connections accepted during
-    the stop it is called just after ``connection_made``; their peers have no answer yet.
+    which is called when the server stops: one that keeps connections open between requests should close those
+    that wait for a request, and the others after the next answer. For connections accepted during the stop it
+    is called just after ``connection_made``; their peers have no answer yet. While the `Gate` of the
+    `ServerEnvironment` is shut, other processes serve already, so a connection may wait for its next request;
+    when the daemon stops meanwhile, the gate opens, and ``connection_draining()`` is called again.
     """
 
     def __init__(

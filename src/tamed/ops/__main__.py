@@ -48,9 +48,8 @@ def _work(channel: Channel) -> int:
     handler = PipeHandler(RECORDS)
     levels = [Level("", logging.INFO)]
     log_to(handler, layout_of(read_text(order, "layout")), levels, is_console=True)
-    gate = Gate(is_open=True)
-    link = Link(channel, dict, read_seconds(order, "heartbeat"), gate)
-    set_environment(ServerEnvironment(SupervisedSource(link), _DRAIN, gate))
+    link = Link(channel, dict, read_seconds(order, "heartbeat"), Gate())
+    set_environment(ServerEnvironment(SupervisedSource(link), _DRAIN))  # no other process serves its clients
     with asyncio.Runner() as runner:  # uvloop is not worth its memory here
         return runner.run(_live(link, handler, _application(link, order)))
 

@@ -213,7 +213,7 @@ class WorkerPool:
         self._send(worker, {"go": True})
 
     def open(self, worker: Worker) -> None:
-        """Order a ready worker to accept clients."""
+        """Order a ready worker to accept clients, or a draining one not to rely on others to serve them."""
         self._send(worker, {"open": True})
 
     def tell_role(self, worker: Worker, message: Message) -> None:
@@ -257,7 +257,9 @@ class WorkerPool:
                 self._send(worker, {"event": event, "chosen": worker is chosen})
 
     def terminate(self, worker: Worker) -> None:
-        """Order a worker to finish its accepted connections, and to stop."""
+        """Order a worker to finish its accepted connections, and to stop: nobody replaces it."""
+        if worker.state is WorkerState.DRAINING:
+            self.open(worker)
         worker.stop(self._reactor.clock())
         self._platform.signal(worker.pid, signal.SIGTERM)
 

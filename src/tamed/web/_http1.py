@@ -26,10 +26,10 @@ __all__ = ["HttpConnection"]
 log = own_logger("web")
 
 _LINGER: Final = 2.0
-"""Seconds for a client to read a refusal, or to send its request during a drain."""
+"""Seconds for a client to read a refusal, or to send its first request while the daemon stops."""
 
 _RECENT: Final = 1.0
-"""Seconds after an answer in which a drain waits for a request that may already be on its way."""
+"""Seconds after an answer in which a stop waits for a request that may already be on its way."""
 
 _AHEAD: Final = 64 * 1024
 """Bytes that are read while an answer is pending, so that a disconnect is noticed."""
@@ -47,10 +47,11 @@ class HttpConnection(asyncio.Protocol):
     """Serves one connection.
 
     A client that exceeds a timeout is disconnected without an answer; a request that is too large or is not
-    HTTP is answered, and nothing more is read. A draining connection is closed after its pending answer,
-    which has ``Connection: close``. Without a pending answer it is closed at once, unless a request may be on
+    HTTP is answered, and nothing more is read. A draining connection is closed after the next answer, which
+    has ``Connection: close``. While other processes serve, it waits for that request as long as for any, for
+    half of the drain time at most. When the daemon stops, it is closed at once, unless a request may be on
     its way: some of its bytes have arrived, no request was answered yet, or the last one was just answered.
-    Then it stays open for a moment, and is closed after that answer.
+    Then it stays open for a moment.
 
     The parser gets only one request at a time: data after it is parsed when it was answered.
     """
@@ -73,6 +74,7 @@ class HttpConnection(asyncio.Protocol):
         "_is_draining",
         "_is_idle",
         "_is_parsing",
+        "_keep_alive",
         "_lingers",
         "_loop",
         "_parser",
@@ -121,6 +123,7 @@ class HttpConnection(asyncio.Protocol):
         # Timeouts.
         self._deadline = MovingDeadline(self._loop, self._expired)
         self._head_begun = True  # and its deadline is set, for the first request from the connection on
+        self._keep_alive = context.limits.keep_alive
         self._answered_at = 0.0
         self._is_draining = False
         self._halfway: asyncio.TimerHandle | None = None  # timer for the middle of a drain
@@ -184,11 +187,21 @@ class HttpConnection(asyncio.Protocol):
     # Called by the server and the exchange.
 
     def connection_draining(self) -> None:
-        """Close after the pending answer; the server calls this when it begins to stop."""
+        """Close after the next answer; the server calls this when it stops, or nobody serves any more."""
         self._is_draining = True
-        given = self._context.drain_timeout
-        drain_timeout = current_environment().drain_timeout if given is None else given
-        self._halfway = self._loop.call_later(drain_timeout / 2, self._notify_draining)
+        environment, exchange = current_environment(), self._exchange
+        if self._halfway is None:
+            given = self._context.drain_timeout
+            drain_timeout = environment.drain_timeout if given is None else given
+            self._halfway = self._loop.call_later(drain_timeout / 2, self._notify_draining)
+        if environment.gate.is_open:
+            self._close_soon()
+        elif exchange is not None and not exchange.status:  # the head of its answer will announce the close
+            exchange.keep_alive = False
+
+    def _close_soon(self) -> None:
+        """Close after the pending answer, or at once."""
+        self._keep_alive = _RECENT
         exchange = self._exchange
         if exchange is not None and not exchange.is_complete:
             exchange.keep_alive = False
@@ -232,8 +245,7 @@ class HttpConnection(asyncio.Protocol):
             self._answered_at = now = self._loop.time()
             if self._in_head and not (self._input.left or self.write_paused):
                 self._is_idle = True
-                if not self._is_draining:
-                    self._deadline.move_to(now + self._context.limits.keep_alive)
+                self._deadline.move_to(now + self._keep_alive)
                 return
         elif exchange.more_body or (not self._client_closes and self.transport.can_write_eof()):
             self._linger(_LINGER)
@@ -455,7 +467,7 @@ class HttpConnection(asyncio.Protocol):
                 self._head_begun = True
                 self._deadline.set(limits.head_timeout)
         elif exchange is not None:
-            self._deadline.set(_RECENT if self._is_draining else limits.keep_alive)
+            self._deadline.set(self._keep_alive)
 
     def _is_sending(self) -> bool:
         return self.write_paused or self.transport.is_closing()
@@ -481,6 +493,8 @@ class HttpConnection(asyncio.Protocol):
                 self._cut()
         elif self._lingers is None and (self._owes_body() or (self._unparsed and not is_pending)):
             self._cut()
+        elif self._is_idle and self._has_input():
+            self._deadline.set(_RECENT)
         elif self._lingers is not None or not is_pending:
             self._is_idle = False
             self.transport.close()
@@ -491,6 +505,8 @@ class HttpConnection(asyncio.Protocol):
         self.transport.abort()
 
     def _notify_draining(self) -> None:
+        if not current_environment().gate.is_open:
+            self._close_soon()
         if self._exchange is not None:
             self._exchange.notify_draining()
 

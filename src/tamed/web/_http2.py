@@ -48,7 +48,7 @@ if _header_log.level == logging.NOTSET:
     _header_log.setLevel(logging.INFO)  # at DEBUG, the library logs each header, including cookies and tokens
 
 _LINGER: Final = 1.0
-"""Seconds for a client to answer a ping during a drain, and to close an ended connection."""
+"""Seconds for a client to answer a ping while the daemon stops, and to close an ended connection."""
 
 _AT_ONCE: Final = 64 * 1024
 """Bytes that are written before the end of the current iteration of the event loop."""
@@ -72,9 +72,10 @@ class Http2Connection(asyncio.Protocol):
 
     A connection that breaks the protocol, or a limit of the whole connection, ends with GOAWAY. When the
     server drains, it sends GOAWAY twice (RFC 9113, 6.8): at once, without a last stream, and with the last
-    stream after the client has answered a ping, so that no request on its way is lost. The connection is
-    closed when all requests are answered. A client that gives no room for its answers, or does not send what
-    it must, is disconnected.
+    stream after the client has answered a ping, so that no request on its way is lost. While other processes
+    serve, it waits for that answer as long as for a request, for half of the drain time at most. The
+    connection is closed when all requests are answered. A client that gives no room for its answers, or does
+    not send what it must, is disconnected.
     """
 
     __slots__ = (
@@ -210,13 +211,15 @@ class Http2Connection(asyncio.Protocol):
         """Notify the client, and close when all requests are answered."""
         if self._is_ending:
             return
-        given = self._context.drain_timeout
-        drain_timeout = current_environment().drain_timeout if given is None else given
-        self._halfway = self._loop.call_later(drain_timeout / 2, self._notify_draining)
-        self._write_goaway(_ANY_STREAM)
-        self.protocol.ping(b"draining")
-        self.flush(_AT_ONCE)
-        self._round_trip.set(_LINGER)
+        context, environment = self._context, current_environment()
+        if self._halfway is None:
+            given = context.drain_timeout
+            drain_timeout = environment.drain_timeout if given is None else given
+            self._halfway = self._loop.call_later(drain_timeout / 2, self._notify_draining)
+            self._write_goaway(_ANY_STREAM)
+            self.protocol.ping(b"draining")
+            self.flush(_AT_ONCE)
+        self._round_trip.set(_LINGER if environment.gate.is_open else context.limits.keep_alive)
 
     # Called by a stream.
 
@@ -376,12 +379,13 @@ class Http2Connection(asyncio.Protocol):
     def _name_last_stream(self) -> None:
         """Send the number of the last stream that is answered."""
         self._round_trip.clear()
-        if not self._goes_away:
+        if not (self._goes_away or self._is_ending):
             self._goes_away = True
             self._write_goaway(self._last_stream)
         self._watch()
 
     def _notify_draining(self) -> None:
+        self._name_last_stream()
         for stream in tuple(self._streams.values()):
             stream.exchange.notify_draining()
 

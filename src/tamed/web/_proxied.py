@@ -6,6 +6,7 @@ from typing import Final, Protocol, cast
 
 from tamed.log.logger import own_logger
 from tamed.net.framing import Incomplete, Malformed
+from tamed.net.listen import current_environment
 from tamed.net.proxy_header import Ends, IpEnds, Network, parse_header
 
 __all__ = ["MakeConnection", "ProxiedConnection", "WebConnection"]
@@ -74,9 +75,9 @@ class ProxiedConnection(asyncio.Protocol):
                 return
 
     def connection_draining(self) -> None:
-        """Wait briefly for the header; the server calls this when it begins to stop."""
+        """Wait briefly for the header, unless other processes serve; the server calls this when it stops."""
         self._is_draining = True
-        if self._timer is not None:
+        if self._timer is not None and current_environment().gate.is_open:
             self._timer.cancel()
             self._timer = self._loop.call_later(min(_LINGER, self._timeout), self._transport.close)
 

@@ -56,6 +56,7 @@ class Link:
         self._postponed: list[_Answer] = []
         self._go = asyncio.Event()
         self._is_open = False
+        self._is_draining = False
         self._is_orphan = False
         self._waits_for_room = False
 
@@ -175,6 +176,8 @@ class Link:
         self._loop.remove_reader(self._channel.fileno())
         self._give_up_asking(why)
         self.roles.lose_all()
+        if self._is_draining:  # those that have replaced this worker end, too
+            self._gate.open()
         self._stop()
 
     def _give_up_asking(self, why: str = "it has ended") -> None:
@@ -201,6 +204,7 @@ class Link:
             case {"open": True}:
                 self._gate.open()
             case {"drain": True}:
+                self._is_draining = True
                 self._gate.shut()
                 self.send({"shut": True})
                 self._stop()
