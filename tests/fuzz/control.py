@@ -11,10 +11,11 @@ from tamed._os.text import shown
 from tamed.cli.status import status_lines
 from tamed.control.instances import answer_from
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
-from tamed.supervisor.control import Answer, ControlServer
+from tamed.supervisor.control import ControlApi, ControlServer
 from tamed.supervisor.loop import Reactor
+from tamed.supervisor.operations import Answer
 from tamed.supervisor.reports import read_status
-from tamed.supervisor.status import ControlApi, StackRequests, StatusRequests
+from tamed.supervisor.status import StackRequests, StatusRequests
 from tamed.supervisor.supervisor import Supervisor
 from tests.fuzz.engine import Target
 from tests.fuzz.logs import TERMINAL

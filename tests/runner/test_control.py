@@ -16,7 +16,8 @@ import pytest
 
 from tamed.control.instances import ask
 from tamed.errors import MissingInput, SystemRefused, TamedError
-from tamed.supervisor.control import Answer, ControlServer
+from tamed.supervisor.control import ControlServer
+from tamed.supervisor.operations import Answer
 from tests.patience import PATIENCE
 from tests.runner.world import HandReactor
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tamed.ipc.message import InvalidMessage, Message
-from tamed.supervisor.leases import Leases, Standing
+from tamed.supervisor.roles import Leases, Standing
 
 
 class Machine:

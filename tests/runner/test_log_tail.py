@@ -2,7 +2,7 @@
 
 from tamed.log.record import Record, encode_origin
 from tamed.supervisor.events import EventLog
-from tamed.supervisor.log_tail import LogTail
+from tamed.supervisor.ops_answers import LogTail
 
 
 def record(text: str, severity: int = 6) -> Record:

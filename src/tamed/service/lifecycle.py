@@ -29,10 +29,10 @@ from tamed._os.text import counted
 from tamed.errors import ApplicationFailed, ServiceFailed, ServiceMisuse
 from tamed.log.logger import own_logger
 from tamed.service._hooks import Body, Hooks, current_service, run_hook
-from tamed.service._recovery import Recovery
 from tamed.service._tasks import (
     FailureScope,
     Operation,
+    Recovery,
     Shutdown,
     failure_of,
     is_cancelled,

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from tamed._os.identity import Identity, acting_for
 from tamed._os.socket_file import SocketFile, bind_unix
-from tamed._os.unix_sockets import peer_credentials
 from tamed.errors import CannotCreate, from_creation_error
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.ipc.message import (
@@ -27,56 +26,22 @@ from tamed.ipc.message import (
     Message,
     encode_message,
     parse_message,
+    read_number,
+    read_text,
 )
-from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.operations import Answer, Reply
+from tamed.supervisor.status import StackRequests, StatusRequests
+from tamed.supervisor.supervisor import Supervisor
 
-__all__ = ["Answer", "ControlServer", "Reply"]
-
-Answer = Callable[[Message], None]
+__all__ = ["ControlApi", "ControlServer"]
 
 _MOST_CLIENTS = 64
+_SHOWN = 60  # characters of an unknown command
 _PATIENCE = 10.0  # seconds for a client to send its request
 _SENDING = 1.0  # seconds for a client to read the answer
 _PAUSE = 1.0  # seconds until the next attempt to accept
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-
-
-class Reply:
-    """Answers one client, now or later: there is no time limit once ``has_asked`` is true.
-
-    ``received`` is its request, or the part of it that has come until ``deadline``.
-    """
-
-    def __init__(
-        self, server: "ControlServer", client: socket.socket, deadline: Timer, received: bytes
-    ) -> None:
-        self.socket = client
-        self.deadline = deadline
-        self.received = received
-        self.has_asked = False
-        self._server = server
-
-    def fileno(self) -> int:
-        """Return the descriptor of the client's connection, negative if it is closed."""
-        return self.socket.fileno()
-
-    @property
-    def asked(self) -> str:
-        """The peer's uid and pid, for events."""
-        try:
-            client = peer_credentials(self.socket)
-        except OSError:
-            return ""
-        return f"uid {client.uid}, pid {client.pid}"
-
-    def __call__(self, answer: Message) -> None:
-        """Answer, and close the connection."""
-        self._server.answer(self, answer)
-
-    def progress(self, text: str) -> None:
-        """Send the client the name of the operation that its request waits for."""
-        with contextlib.suppress(OSError):  # the client does not read, or has disconnected
-            self.socket.send(encode_message({"waiting": text}))
 
 
 class ControlServer:
@@ -228,7 +193,7 @@ class ControlServer:
     def _add(self, sock: socket.socket, received: bytes = b"") -> Reply:
         sock.setblocking(False)
         deadline = self._reactor.later(_PATIENCE, lambda: self._drop(client))
-        client = self._clients[sock.fileno()] = Reply(self, sock, deadline, received)
+        client = self._clients[sock.fileno()] = Reply(self.answer, sock, deadline, received)
         self._reactor.watch(client, partial(self._read, client))
         return client
 
@@ -295,3 +260,41 @@ def _refuse(client: socket.socket, why: str) -> None:
     client.setblocking(False)
     with client, contextlib.suppress(OSError):
         client.sendall(encode_message({"error": why}))
+
+
+class ControlApi:
+    """Serves the requests of clients; each gets one answer."""
+
+    def __init__(self, supervisor: Supervisor, status: StatusRequests, stacks: StackRequests) -> None:
+        self._supervisor = supervisor
+        self._stacks = stacks
+        self._status = status
+
+    def serve(self, request: Message, answer: Answer) -> None:
+        """Answer a request, now or later. On request, it is preceded by the operation it waits for.
+
+        Raises InvalidMessage for an invalid request.
+        """
+        waits_for = None
+        asked = answer.asked if isinstance(answer, Reply) else ""
+        match read_text(request, "command"):
+            case "status":
+                self._status.serve(answer)
+            case "stacks":
+                self._stacks.serve(answer)
+            case "reopen":
+                answer(self._supervisor.reopen())
+            case "reload":
+                waits_for = self._supervisor.reload([answer], asked=asked)
+            case "upgrade":
+                waits_for = self._supervisor.upgrade([answer], asked=asked)
+            case "resign":
+                self._supervisor.roles.resign(read_text(request, "role"), answer)
+            case "scale":
+                count = read_number(request, "workers", -(2**31))
+                yes = request.get("yes") is True
+                waits_for = self._supervisor.scale(count, [answer], yes=yes, asked=asked)
+            case other:
+                answer({"error": f"unknown command {other[:_SHOWN]!r}"})
+        if waits_for is not None and request.get("progress") is True and isinstance(answer, Reply):
+            answer.progress(waits_for)

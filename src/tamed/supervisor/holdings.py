@@ -17,7 +17,7 @@ from tamed.ipc.handoff import Data, Keep
 from tamed.log.layout import layout_of
 from tamed.log.sink import open_sink
 from tamed.net.inherit import Inheritance, passed_descriptors
-from tamed.supervisor.control import ControlServer
+from tamed.supervisor.control import ControlApi, ControlServer
 from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.kept_sockets import KeptSockets
@@ -28,7 +28,7 @@ from tamed.supervisor.plan_file import PlanFile
 from tamed.supervisor.posix import PosixPlatform
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.spawner import FirstTemplate
-from tamed.supervisor.status import ControlApi, StackRequests, StateNotifier, StatusRequests
+from tamed.supervisor.status import StackRequests, StateNotifier, StatusRequests
 from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
 from tamed.unix.detach import Reporter, leave_terminal
@@ -183,8 +183,7 @@ class Holdings:
     ) -> "OpsProcess":
         """Bind the operations endpoint, and make the memory for what it shows."""
         from tamed.metrics.ledger import Ledger  # lazy import: most daemons have no such endpoint
-        from tamed.supervisor.log_tail import LogTail
-        from tamed.supervisor.ops_answers import OpsAnswers
+        from tamed.supervisor.ops_answers import LogTail, OpsAnswers
         from tamed.supervisor.ops_process import OpsProcess
 
         metrics = self.supervisor.pool.metrics = Ledger()

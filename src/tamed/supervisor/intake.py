@@ -21,7 +21,7 @@ from tamed.log.record import Damage, LineReader, Record, RecordReader, encode_or
 from tamed.supervisor.loop import Reactor
 
 if TYPE_CHECKING:  # most daemons have no operations process that wants one
-    from tamed.supervisor.log_tail import LogTail
+    from tamed.supervisor.ops_answers import LogTail
 
 __all__ = ["Intake"]
 

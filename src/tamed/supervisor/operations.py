@@ -13,15 +13,64 @@ This file does not execute operations. It calls ``begin`` with the next one, and
 calls `Operations.finish`. The queue is data, which an upgrade hands to the next program.
 """
 
+import contextlib
 import enum
+import socket
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
+from tamed._os.unix_sockets import peer_credentials
 from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data
-from tamed.supervisor.control import Answer, Reply
+from tamed.ipc.message import Message, encode_message
+from tamed.supervisor.loop import Timer
 
-__all__ = ["Kind", "Operation", "Operations", "fault"]
+__all__ = ["Answer", "Kind", "Operation", "Operations", "Reply", "fault"]
+
+Answer = Callable[[Message], None]
+
+
+class Reply:
+    """Answers one client, now or later: there is no time limit once ``has_asked`` is true.
+
+    ``received`` is its request, or the part of it that has come until ``deadline``. ``send`` sends it an
+    answer and closes the connection.
+    """
+
+    def __init__(
+        self,
+        send: "Callable[[Reply, Message], None]",
+        client: socket.socket,
+        deadline: Timer,
+        received: bytes,
+    ) -> None:
+        self.socket = client
+        self.deadline = deadline
+        self.received = received
+        self.has_asked = False
+        self._send = send
+
+    def fileno(self) -> int:
+        """Return the descriptor of the client's connection, negative if it is closed."""
+        return self.socket.fileno()
+
+    @property
+    def asked(self) -> str:
+        """The peer's uid and pid, for events."""
+        try:
+            client = peer_credentials(self.socket)
+        except OSError:
+            return ""
+        return f"uid {client.uid}, pid {client.pid}"
+
+    def __call__(self, answer: Message) -> None:
+        """Answer, and close the connection."""
+        self._send(self, answer)
+
+    def progress(self, text: str) -> None:
+        """Send the client the name of the operation that its request waits for."""
+        with contextlib.suppress(OSError):  # the client does not read, or has disconnected
+            self.socket.send(encode_message({"waiting": text}))
 
 
 class Kind(enum.Enum):

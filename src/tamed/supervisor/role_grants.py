@@ -10,12 +10,10 @@ from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_text, read_truth
 from tamed.supervisor.checks import Check
-from tamed.supervisor.control import Answer
 from tamed.supervisor.generation import Serving, Worker, WorkerState
-from tamed.supervisor.leases import Leases, Standing
-from tamed.supervisor.operations import fault
+from tamed.supervisor.operations import Answer, fault
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.roles import Candidate, Grants, Role, Roles
+from tamed.supervisor.roles import Candidate, Grants, Leases, Role, Roles, Standing
 from tamed.supervisor.workers import WorkerPool
 
 __all__ = ["RoleGrants"]

@@ -1,4 +1,4 @@
-"""The API of the control socket, the status of the daemon, and its notifications to the service manager."""
+"""The status of the daemon, for who asks for it, and for the service manager, which is notified."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -6,12 +6,12 @@ from typing import Any
 
 from tamed._os.proc import usage_of
 from tamed.errors import ExitStatus
-from tamed.ipc.message import Message, read_number, read_text
+from tamed.ipc.message import Message
 from tamed.log.layout import rfc3339
-from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.events import EventLog
 from tamed.supervisor.generation import Worker
 from tamed.supervisor.loop import Reactor
+from tamed.supervisor.operations import Answer
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.reports import Reports
 from tamed.supervisor.sockets import SocketTable
@@ -19,52 +19,13 @@ from tamed.supervisor.supervisor import Phase, Supervisor
 from tamed.supervisor.workers import WorkerPool
 from tamed.unix.notify import Notifier
 
-__all__ = ["ControlApi", "StackRequests", "StateNotifier", "StatusRequests"]
+__all__ = ["StackRequests", "StateNotifier", "StatusRequests"]
 
 _RECENT = 10  # events in a status
-_SHOWN = 60  # characters of an unknown command
 _EXTENSION = 15.0  # seconds: much more than between two looks
 _PATIENCE = 5.0  # seconds for the workers to send their reports
 _STACKS = 1.0  # seconds for a worker to send its stacks
 _PRINTING = 0.8  # seconds in which a process has printed its stacks, and they have been read
-
-
-class ControlApi:
-    """Serves the requests of clients; each gets one answer."""
-
-    def __init__(self, supervisor: Supervisor, status: "StatusRequests", stacks: "StackRequests") -> None:
-        self._supervisor = supervisor
-        self._stacks = stacks
-        self._status = status
-
-    def serve(self, request: Message, answer: Answer) -> None:
-        """Answer a request, now or later. On request, it is preceded by the operation it waits for.
-
-        Raises InvalidMessage for an invalid request.
-        """
-        waits_for = None
-        asked = answer.asked if isinstance(answer, Reply) else ""
-        match read_text(request, "command"):
-            case "status":
-                self._status.serve(answer)
-            case "stacks":
-                self._stacks.serve(answer)
-            case "reopen":
-                answer(self._supervisor.reopen())
-            case "reload":
-                waits_for = self._supervisor.reload([answer], asked=asked)
-            case "upgrade":
-                waits_for = self._supervisor.upgrade([answer], asked=asked)
-            case "resign":
-                self._supervisor.roles.resign(read_text(request, "role"), answer)
-            case "scale":
-                count = read_number(request, "workers", -(2**31))
-                yes = request.get("yes") is True
-                waits_for = self._supervisor.scale(count, [answer], yes=yes, asked=asked)
-            case other:
-                answer({"error": f"unknown command {other[:_SHOWN]!r}"})
-        if waits_for is not None and request.get("progress") is True and isinstance(answer, Reply):
-            answer.progress(waits_for)
 
 
 class StatusRequests:

@@ -18,19 +18,17 @@ from tamed.errors import ExitStatus, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import Message
 from tamed.supervisor.checks import Check, ServiceChecks
-from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.ending import Ending
 from tamed.supervisor.events import Figures
 from tamed.supervisor.generation import Generation, Worker, WorkerState
-from tamed.supervisor.handover import Handovers
+from tamed.supervisor.handover import Handovers, Scaler
 from tamed.supervisor.helpers import HelperProcesses
-from tamed.supervisor.operations import Kind, Operation, Operations, fault
+from tamed.supervisor.operations import Answer, Kind, Operation, Operations, Reply, fault
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.recovery import Recovery
 from tamed.supervisor.role_grants import RoleGrants
 from tamed.supervisor.rollout import ROLLBACK_GRACE, Rollout
-from tamed.supervisor.scaling import Scaler
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import MemoryLimit, Watchdog
 from tamed.supervisor.watching import Watching
