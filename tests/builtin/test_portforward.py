@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tamed.builtin._portforward.upstreams import Balancer, Health, Upstream
+from tamed.builtin._upstreams import Balancer, Health, Upstream
 from tamed.builtin.portforward import Options, portforward
 from tamed.errors import ConfigurationError, MissingInput, ServiceFailed
 from tamed.net.endpoint import Endpoint

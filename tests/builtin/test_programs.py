@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tamed._os.identity import Identity
 from tamed.builtin.inetd import connection_variables
 from tamed.builtin.programs.options import Command, Signal, Umask
-from tamed.builtin.programs.output import Lines
-from tamed.builtin.programs.process import Ending
+from tamed.builtin.programs.process import Ending, Lines
 from tamed.builtin.programs.program import Program
 from tamed.builtin.programs.readiness import Notifies
 

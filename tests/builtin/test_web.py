@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._web.files import accepted_encodings
+from tamed.builtin._web_files import accepted_encodings
 from tamed.builtin.web import MountAt, Options, web
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, ServiceFailed
 from tamed.plugins.values import Duration, Size

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tamed.builtin._rooted import RootedDirectory
-from tamed.builtin._web.files import Files, KeptFiles
+from tamed.builtin._web_files import Files, KeptFiles
 from tamed.web.asgi import Message
 
 LARGE = 200 * 1024

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tamed.cli._board import Board
+from tamed.cli._screen import Board
 
 
 def worker(

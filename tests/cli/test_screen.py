@@ -7,8 +7,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from tamed.cli._board import Row
-from tamed.cli._screen import Screen
+from tamed.cli._screen import Row, Screen
 from tamed.errors import Unavailable
 from tests.cli.test_board import status, worker
 

@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.export.yaml import Noted, to_yaml
+from tamed.export.files import Noted, to_yaml
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.from_regex(
     r"\A[\ta-z0-9 .:#|~&*!%@`'\"\\{}\[\]\n-]{0,40}\Z"

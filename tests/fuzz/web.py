@@ -22,7 +22,7 @@ from hyperframe.frame import (
 from starlette.responses import FileResponse, RangeNotSatisfiable
 from websockets.frames import Frame, Opcode
 
-from tamed.builtin._web.files import has_valid_range
+from tamed.builtin._web_files import has_valid_range
 from tamed.web._context import ServerContext
 from tamed.web._http1 import HttpConnection
 from tamed.web._http2 import Http2Connection

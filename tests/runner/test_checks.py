@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tamed.ipc.message import InvalidMessage
-from tamed.supervisor.checks import read_checks
+from tamed.supervisor.generation import read_checks
 from tests.runner.world import Supervised, supervised
 
 

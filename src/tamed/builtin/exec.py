@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from tamed.builtin.programs.options import ProgramOptions
-from tamed.builtin.programs.output import Output
-from tamed.builtin.programs.process import Ending, ForkServerService, Process
+from tamed.builtin.programs.process import Ending, ForkServerService, Output, Process
 from tamed.builtin.programs.program import Program
 from tamed.builtin.programs.readiness import Accepts, Notifies, Readiness, RunsFor
 from tamed.errors import ApplicationFailed

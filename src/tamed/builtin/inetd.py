@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tamed.builtin.programs.options import ProgramOptions
-from tamed.builtin.programs.output import Output
-from tamed.builtin.programs.process import ForkServerService, Process
+from tamed.builtin.programs.process import ForkServerService, Output, Process
 from tamed.builtin.programs.program import Program
 from tamed.errors import TamedError
 from tamed.log.logger import own_logger

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tamed.builtin._portforward.upstreams import Balancer, ClientTls, Upstream
 from tamed.builtin._relay import Relay, RelayTimeouts, Stream, log_end
+from tamed.builtin._upstreams import Balancer, ClientTls, Upstream
 from tamed.errors import Unavailable, reason
 from tamed.log.logger import own_logger
 from tamed.net.endpoint import Endpoint, TlsEndpoint, address_text

@@ -151,7 +151,7 @@ def _mount(options: Options, place: MountAt, folders: list[DirectoryService]) ->
     host, path, what = place
     if isinstance(what, Path):
         # With Starlette, which an application may not need.
-        from tamed.builtin._web.files import Files, require_fallback
+        from tamed.builtin._web_files import Files, require_fallback
 
         def check() -> None:
             if options.fallback:

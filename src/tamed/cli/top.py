@@ -3,9 +3,8 @@
 import os
 import sys
 from contextlib import closing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from tamed.cli._board import Row
 from tamed.cli.instances import directory_of
 from tamed.cli.status import stack_lines
 from tamed.control.instances import find_instance, reload_instance, stacks_of_instance, status_of_instance
@@ -14,6 +13,9 @@ from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.log.reader import LogReader
 from tamed.log.search import EntryReader, Filter
 from tamed.unix.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from tamed.cli._screen import Row
 
 __all__ = ["LiveInstances", "top"]
 
@@ -54,13 +56,13 @@ class LiveInstances:
         except TamedError as error:
             return {"name": name, "error": str(error)}
 
-    def stacks(self, row: Row) -> list[str]:
+    def stacks(self, row: "Row") -> list[str]:
         """Return lines with the stacks of a worker."""
         found = stacks_of_instance(find_instance(self._directory, row.instance))
         lines = [line for worker in found if worker["pid"] == row.pid for line in stack_lines(worker)]
         return lines or [f"worker {row.pid} has ended"]
 
-    def log(self, row: Row) -> list[str]:
+    def log(self, row: "Row") -> list[str]:
         """Return the last lines of the log that the worker of this number wrote."""
         path, owner = log_of_instance(self._directory, row.instance)
         entries = EntryReader()
@@ -70,7 +72,7 @@ class LiveInstances:
         lines = [line for entry in records for line in entry.text.split("\n")]
         return lines or [f"there are no records of worker {row.number}"]
 
-    def reload(self, row: Row) -> str:
+    def reload(self, row: "Row") -> str:
         """Reload the instance of a worker; return the outcome, on one line."""
         instance = find_instance(self._directory, row.instance)
         text, _ = reload_instance(instance, lambda _: None)

@@ -7,8 +7,7 @@ are doubled, because Compose expands them as variables.
 from collections.abc import Iterator
 
 from tamed.export.container import RUN, RUNDIR, USER, Container, Resources
-from tamed.export.files import MadeFile
-from tamed.export.yaml import Noted, Value, to_yaml
+from tamed.export.files import MadeFile, Noted, Value, to_yaml
 
 __all__ = ["project_of"]
 

@@ -14,8 +14,7 @@ from tamed.cluster.engine import EngineUrl
 from tamed.errors import ConfigurationError
 from tamed.export.container import CREDENTIALS, RUN, USER, Container, Port, Resources
 from tamed.export.facts import Facts
-from tamed.export.files import MadeFile
-from tamed.export.yaml import Noted, Value, to_yaml
+from tamed.export.files import MadeFile, Noted, Value, to_yaml
 
 __all__ = ["STOP_DELAY", "Cluster", "manifests_of"]
 

@@ -9,8 +9,7 @@ from tamed._os.text import did_you_mean
 from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_text, read_truth
-from tamed.supervisor.checks import Check
-from tamed.supervisor.generation import Serving, Worker, WorkerState
+from tamed.supervisor.generation import Check, Serving, Worker, WorkerState
 from tamed.supervisor.operations import Answer, fault
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.roles import Candidate, Grants, Leases, Role, Roles, Standing

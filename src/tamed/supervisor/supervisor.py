@@ -17,10 +17,9 @@ from collections.abc import Callable, MutableMapping, Sequence
 from tamed.errors import ExitStatus, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import Message
-from tamed.supervisor.checks import Check, ServiceChecks
 from tamed.supervisor.ending import Ending
 from tamed.supervisor.events import Figures
-from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.generation import Check, Generation, ServiceChecks, Worker, WorkerState
 from tamed.supervisor.handover import Handovers, Scaler
 from tamed.supervisor.helpers import HelperProcesses
 from tamed.supervisor.operations import Answer, Kind, Operation, Operations, Reply, fault

@@ -21,8 +21,7 @@ from tamed.ipc.message import (
     read_object,
     read_text,
 )
-from tamed.supervisor.checks import read_checks
-from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.generation import Generation, Worker, WorkerState, read_checks
 from tamed.supervisor.loop import Peer
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.reports import ReportCollector, Reports, read_report, read_stacks, read_timings

@@ -1,1 +1,0 @@
-"""Forwarding of connections: the PROXY protocol, and the upstreams."""

@@ -1,1 +1,0 @@
-"""The web: the files of a directory, as an application."""
