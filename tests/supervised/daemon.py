@@ -18,7 +18,7 @@ from tamed.control.instances import find_instance, status_of_instance, stop_inst
 from tamed.testing.process import TamedProcess
 from tamed.unix.rundir import Instance, RunDirectory
 from tests.patience import PATIENCE
-from tests.supervised.forked import ForkedProcess, can_fork, forking
+from tests.supervised.forked import ForkedProcess, Forking, can_fork, forking
 from tests.supervised.opened import OPENED
 
 T = TypeVar("T")
@@ -136,9 +136,8 @@ class Tamed:
     def __call__(self, *arguments: str | Path, **options: Any) -> Done:
         """Run the command to its end, in a fork if that shows the same; return the outcome."""
         words = list(map(str, arguments))
-        if list(self.before) in ([], OPENED) and can_fork(words, options, with_twisted=self.with_twisted):
+        if forks := self._forks(words, options):
             env = self.environment(options.get("env"))
-            forks = forking(tuple(self.before), with_twisted=self.with_twisted)
             return Done(*forks.run(words, options.get("cwd", self.folder), env))
         with self.popen(*arguments, **options) as process:
             out, err = process.communicate(timeout=PATIENCE)
@@ -158,13 +157,16 @@ class Tamed:
 
     def foreground(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> TamedProcess:
         """Return the command for a daemon in the foreground."""
-        if self.with_twisted and can_fork(
-            words := list(map(str, arguments)), {"env": env or {}}, with_twisted=True
-        ):
-            return ForkedProcess(
-                forking(tuple(self.before), with_twisted=True), words, self.folder, self.environment(env)
-            )
+        words = list(map(str, arguments))
+        if forks := self._forks(words, {"env": env or {}}):
+            return ForkedProcess(forks, words, self.folder, self.environment(env))
         return TamedProcess(*arguments, cwd=self.folder, env=self.environment(env), before=self.before)
+
+    def _forks(self, words: Sequence[str], options: Mapping[str, Any]) -> Forking | None:
+        """Return the process that forks this command; None if it needs an interpreter of its own."""
+        if list(self.before) in ([], OPENED) and can_fork(words, options):
+            return forking(tuple(self.before), with_twisted=self.with_twisted)
+        return None
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the folder."""

@@ -2,8 +2,9 @@
 
 Most of what a command costs is an interpreter that starts and loads the same modules again. A fork is a
 process of its own all the same, with the directory, the environment and the descriptors that a command would
-have, and the daemon that it starts is executed as ever. What a command loads is the matter of
-other tests.
+have, and the daemon that it starts is executed as ever. An application in the foreground finds its framework
+loaded. What is loaded by whom is the matter of tests that have interpreters of their own, as those of
+`tests/process` have.
 """
 
 import atexit
@@ -30,11 +31,25 @@ from tests.patience import PATIENCE
 
 _CHILD = Path(__file__).with_name("forked_child.py")
 
-# What controls daemons. An application is run by an interpreter that has loaded nothing else,
-_COMMANDS = {"logs", "reload", "reopen", "restart", "scale", "start", "status", "stop", "upgrade", "why"}
-
-# but for Twisted's programs that end by themselves: to load Twisted takes most of the time of those.
-_COMMANDS_WITH_TWISTED = _COMMANDS | {"check", "run", "twistd"}
+_COMMANDS = {
+    "check",
+    "events",
+    "logs",
+    "reload",
+    "reopen",
+    "resign",
+    "restart",
+    "roles",
+    "run",
+    "scale",
+    "stacks",
+    "start",
+    "status",
+    "stop",
+    "twistd",
+    "upgrade",
+    "why",
+}
 
 _OF_INTERPRETERS = ("LANG", "LC_", "PYTHON")  # what one reads from the environment when it starts
 
@@ -146,12 +161,12 @@ def is_measured() -> bool:
     return any(name.startswith("COVERAGE_") for name in os.environ)
 
 
-def can_fork(words: Sequence[str], options: Mapping[str, Any], *, with_twisted: bool = False) -> bool:
+def can_fork(words: Sequence[str], options: Mapping[str, Any]) -> bool:
     """Tell whether a fork shows the same of a command as an interpreter of its own."""
     given = {**os.environ, **options.get("env", {})}
     differs = {name for name in given if given[name] != os.environ.get(name)}
     return (
-        words[0] in (_COMMANDS_WITH_TWISTED if with_twisted else _COMMANDS)
+        words[0] in _COMMANDS
         and options.keys() <= {"cwd", "env"}
         and not is_measured()
         and not any(name.startswith(_OF_INTERPRETERS) for name in differs)

@@ -14,15 +14,22 @@ from pathlib import Path
 if not sys.flags.safe_path:
     del sys.path[0]  # as the command does, which imports nothing from where it is
 
-# What most commands load, some of it late.
+# What most commands load, some of it late, and what the first template of a daemon loads, a fork as well.
 LOADED = (
     "ctypes",
+    "importlib.metadata",
     "tamed.cli.commands",
     "tamed.cli.instances",
     "tamed.cli.status",
     "tamed.cli.targets",
     "tamed.config.kinds",
+    "tamed.config.load",
     "tamed.control.launch",
+    "tamed.net.reply",
+    "tamed.net.stream",
+    "tamed.net.tls",
+    "tamed.twisted.kind",
+    "tamed.worker.template",
 )
 
 # What a Twisted program loads, whatever it is; its reactor it gets itself.
@@ -40,6 +47,9 @@ WITH_TWISTED = (
     "twisted.internet.ssl",
     "twisted.scripts.twistd",
 )
+
+RUNNING = ("check", "run", "twistd")
+"""The commands that load an application into their own process."""
 
 
 def serve(channel: socket.socket) -> list[str]:
@@ -105,7 +115,12 @@ def show_mark(mark: str) -> None:
 
 def main() -> None:
     """Load the command, and serve the descriptor that was given."""
+    with contextlib.suppress(
+        ImportError
+    ):  # before the command, which takes what is there as the interpreter's
+        importlib.import_module("uvloop")
     command = importlib.import_module("tamed.cli.main")
+    errors = importlib.import_module("tamed.errors")
     for name in (*LOADED, *(WITH_TWISTED if "twisted" in sys.argv[2:] else ())):
         importlib.import_module(name)
     gc.freeze()  # or the first collection of each fork would copy all of it
@@ -113,7 +128,15 @@ def main() -> None:
         words = serve(socket.socket(fileno=int(sys.argv[1])))
     except KeyboardInterrupt:  # the run of the tests is interrupted, which they say themselves
         return
-    command.main(words)
+    pid = os.getpid()
+    try:
+        command.main(words)
+    except SystemExit as end:
+        # The end of an interpreter writes to, and so copies, all that was loaded. What runs an application,
+        # here or in a further fork, has to end like that.
+        if os.getpid() != pid or words[0] in RUNNING:
+            raise
+        os._exit(errors.exit_code(end))
 
 
 main()

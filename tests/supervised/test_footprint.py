@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fresh import loaded_by
+from tests.patience import PATIENCE
 from tests.supervised.daemon import Tamed
 
 HEAVY = {
@@ -80,8 +81,8 @@ def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed) -> None:
 @pytest.mark.unmeasured  # by which a process loads more
 def test_a_run_in_the_foreground_loads_nothing_of_the_supervisor(tamed: Tamed) -> None:
     """Nor the destinations of the log that it does not have, or the library of another loop or a server."""
-    done = tamed("run", tamed.write("report.py", REPORT))
-    loaded = set(done.out.split())
+    with tamed.popen("run", tamed.write("report.py", REPORT)) as process:
+        loaded = set(process.communicate(timeout=PATIENCE)[0].split())
     assert "tamed.worker.alone" in loaded
     assert not loaded & {"gzip", "json", "termios"}
     unused = {"log.file", "log.journal", "log.syslog", "net.tls", "unix.pidfile", "unix.rundir"}
