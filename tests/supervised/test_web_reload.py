@@ -1,6 +1,7 @@
 """The web under load over reloads and upgrades: HTTP/1.1, HTTP/2 and WebSocket with real processes."""
 
 import http.client
+import random
 import socket
 import threading
 from collections.abc import Callable
@@ -32,19 +33,23 @@ async def application(scope, receive, send):
 _PAUSE = 0.005 if ROUNDS == 1 else 0.0
 """Seconds between two requests of a client: each asks many times while a worker comes or goes."""
 
+_LONG_PAUSE = 3.0
+"""Seconds between two requests of a slow client, at most: it is idle while several workers come and go."""
+
 
 class Clients:
     """Some of each kind, until they are told to end; they count what was answered, and what was not."""
 
     def __init__(self, port: int) -> None:
-        self.answered = {"kept": 0, "new": 0, "HTTP/2": 0, "WebSocket": 0}
+        self.answered = {"kept": 0, "slow": 0, "new": 0, "HTTP/2": 0, "WebSocket": 0}
         self.told = 0  # WebSockets that were, that the service restarts
         self.faults: list[str] = []
         self._port = port
         self._is_over = threading.Event()
         self._lock = threading.Lock()
         ask: dict[str, Callable[[], int]] = {
-            "kept": self._kept,
+            "kept": partial(self._kept, _PAUSE),
+            "slow": partial(self._kept, _LONG_PAUSE),
             "new": self._new,
             "HTTP/2": self._http2,
             "WebSocket": self._websocket,
@@ -52,7 +57,7 @@ class Clients:
         self._threads = [
             threading.Thread(target=partial(self._ask, kind, once))
             for kind, once in ask.items()
-            for _ in range(2)
+            for _ in range(10 if kind == "slow" else 2)
         ]
 
     def __enter__(self) -> Self:
@@ -75,12 +80,12 @@ class Clients:
             with self._lock:
                 self.answered[kind] += count
 
-    def _kept(self) -> int:
-        """Ask on a connection until an answer says that it is the last."""
+    def _kept(self, pause: float) -> int:
+        """Ask on a connection, with pauses up to this long, until an answer says that it is the last."""
         count, will_close = 0, False
         client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
-            while not will_close and not self._is_over.wait(_PAUSE):
+            while not will_close and not self._is_over.wait(random.uniform(0, pause)):
                 client.request("GET", "/")
                 response = client.getresponse()
                 assert response.read() == b"done\n"
