@@ -38,6 +38,7 @@ __all__ = [
     "read_seconds",
     "read_text",
     "read_texts",
+    "read_token",
     "read_truth",
 ]
 
@@ -117,6 +118,11 @@ def read_number(message: Message, key: str, least: int = 0, most: int = 2**31 - 
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidMessage(f"{key}: expected a whole number from {least} to {most}")
     return value
+
+
+def read_token(message: Message, key: str) -> int:
+    """Return the fencing token of a role at a key: it has 63 bits."""
+    return read_number(message, key, most=2**63 - 1)
 
 
 def read_seconds(message: Message, key: str) -> float:

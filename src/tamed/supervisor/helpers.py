@@ -155,9 +155,7 @@ class HelperProcesses:
     def resume(self, pids: list[int]) -> None:
         """End the helpers of the previous program."""
         for pid in pids:
-            helper = self._running[pid] = HelperProcess("", {}, lambda _: None)
-            helper.pid = pid
-            self.kill(helper)
+            self._platform.kill(pid)
 
     def kill(self, helper: HelperProcess) -> None:
         """Kill a helper's process group. ``done`` is still called when it has ended, if it was started."""

@@ -20,6 +20,7 @@ from tamed.ipc.message import (
     read_seconds,
     read_text,
     read_texts,
+    read_token,
     read_truth,
 )
 
@@ -202,7 +203,7 @@ _ROLES: Final = list_of(
     pid=optional(read_number),
     generation=optional(read_number),
     age=read_seconds,
-    token=partial(read_number, most=2**63 - 1),
+    token=read_token,
     transitions=read_number,
     vacant=read_seconds,
     standby=read_number,

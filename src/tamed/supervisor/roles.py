@@ -16,11 +16,10 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tamed.ipc.handoff import Data
-from tamed.ipc.message import InvalidMessage, Message, read_number, read_text
+from tamed.ipc.message import InvalidMessage, Message, read_number, read_text, read_token
 
 __all__ = ["Candidate", "Grants", "Leases", "Role", "Roles", "Standing"]
 
-_LARGEST_TOKEN = 2**63 - 1
 _LONGEST = 1000  # characters of a text
 
 
@@ -260,7 +259,7 @@ class Leases:
         if not self.is_of(role, pid, number):
             return
         standing = self.standings[role]
-        phase, token = read_text(message, "phase"), read_number(message, "token", most=_LARGEST_TOKEN)
+        phase, token = read_text(message, "phase"), read_token(message, "token")
         kill_at = _time(message.get("kill_at"))
         is_new = kill_at is not None and standing.kill_at is None
         had_trouble = bool(standing.trouble)

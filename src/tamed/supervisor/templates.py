@@ -21,7 +21,7 @@ from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import Message, read_fault, read_number
 from tamed.supervisor.generation import Generation, how_it_ended
-from tamed.supervisor.loop import Peer, Reactor, Timer
+from tamed.supervisor.loop import NO_TIMER, Peer, Reactor
 from tamed.supervisor.platform import Platform, PreparedFork
 from tamed.supervisor.spawner import TEMPLATE
 
@@ -91,7 +91,7 @@ class _Template:
         self.peer: Peer
         self.fault: tuple[list[str], int] | None = None
         self.requests: dict[int, ForkRequest] = {}
-        self.deadline: Timer | None = None
+        self.deadline = NO_TIMER
         self.crashes = 0
 
     def connect(self, channel: Channel, reactor: Reactor, answered: Callable[[], object]) -> None:
@@ -128,8 +128,7 @@ class _Template:
     def close(self) -> list[ForkRequest]:
         """Close the channel; return the requests that will not be answered."""
         self.peer.close()
-        if self.deadline is not None:
-            self.deadline.cancel()
+        self.deadline.cancel()
         left = list(self.requests.values())
         self.requests.clear()
         return left
@@ -317,8 +316,7 @@ class Templates:
 
     def _set_deadline(self, template: _Template, start_timeout: float = 0.0) -> None:
         """Extend a template's deadline after an answer or a request, as long as an answer is due."""
-        if template.deadline is not None:
-            template.deadline.cancel()
+        template.deadline.cancel()
         if template.requests or not template.is_loaded:
             seconds = _PATIENCE if template.is_loaded else start_timeout + _PATIENCE
             template.deadline = self._reactor.later(seconds, lambda: self._time_out(template))

@@ -27,6 +27,7 @@ from tamed._os.descriptors import (
 )
 from tamed._os.fork import require_single_thread
 from tamed._os.syscalls import be_subreaper
+from tamed._os.text import signal_name
 from tamed.errors import ExitStatus, from_os_error, reason, status_of
 from tamed.unix.process import ProcessHandle
 
@@ -171,7 +172,7 @@ class Launch:
             self._terminate()
             return self._failure(died, ExitStatus.SOFTWARE)
         if os.WIFSIGNALED(status):
-            return self._failure(f"{died}: killed by {_name_of(os.WTERMSIG(status))}", ExitStatus.SOFTWARE)
+            return self._failure(f"{died}: killed by {signal_name(os.WTERMSIG(status))}", ExitStatus.SOFTWARE)
         code = os.WEXITSTATUS(status)
         return self._failure(f"{died}: exit status {code}", code or ExitStatus.SOFTWARE)
 
@@ -240,47 +241,17 @@ def _reap(pid: int) -> None:
         return  # SIGCHLD is ignored: the kernel reaps it
 
 
-def _name_of(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # real-time signals have no names
-
-
 class System:
     """The system calls of `detach`; a test passes another object, and need not fork."""
 
-    def require_single_thread(self, what: str) -> None:
-        """Raise SystemRefused if there is more than one thread."""
-        require_single_thread(what)
-
-    def fork(self) -> int:
-        """Create a child."""
-        return os.fork()
-
-    def setsid(self) -> None:
-        """Lead a new session, without a terminal."""
-        os.setsid()
-
-    def exit(self, status: int) -> NoReturn:
-        """End this process at once, without the exit handlers and buffers of its parent."""
-        os._exit(status)
-
-    def umask(self, mask: int) -> None:
-        """Set the file-creation mask."""
-        os.umask(mask)
-
-    def chdir(self, directory: Path) -> None:
-        """Change the working directory."""
-        os.chdir(directory)
-
-    def silence(self) -> None:
-        """Put ``/dev/null`` on descriptors 0 to 2."""
-        silence_standard_descriptors()
-
-    def close_inherited(self, keep: Collection[int]) -> None:
-        """Close inherited descriptors, except those in ``keep``."""
-        close_inherited(keep)
+    require_single_thread: Callable[[str], object] = staticmethod(require_single_thread)
+    fork: Callable[[], int] = staticmethod(os.fork)
+    setsid: Callable[[], object] = staticmethod(os.setsid)
+    exit: Callable[[int], NoReturn] = staticmethod(os._exit)
+    umask: Callable[[int], object] = staticmethod(os.umask)
+    chdir: Callable[[Path], object] = staticmethod(os.chdir)
+    silence: Callable[[], object] = staticmethod(silence_standard_descriptors)
+    close_inherited: Callable[[Collection[int]], object] = staticmethod(close_inherited)
 
 
 def detach(

@@ -46,11 +46,7 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def is_name(name: str) -> bool:
     """Return whether `check_name` accepts this name of an instance."""
-    try:
-        check_name(name)
-    except ConfigurationError:
-        return False
-    return True
+    return not why_no_name(name)
 
 
 def check_name(name: str) -> str:

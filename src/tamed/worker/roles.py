@@ -12,15 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tamed.errors import ConfigurationError
-from tamed.ipc.message import Message, read_number, read_text, read_truth
+from tamed.ipc.message import Message, read_number, read_text, read_token, read_truth
 from tamed.service.role import NAME_ONE, NO_ENGINE, Campaign, Lease, Scope
 
 if TYPE_CHECKING:
     from tamed.worker.cluster_roles import Candidacy, Fleet
 
 __all__ = ["SupervisedRoles"]
-
-_LARGEST_TOKEN = 2**63 - 1
 
 
 class SupervisedRoles:
@@ -63,9 +61,9 @@ class SupervisedRoles:
         if campaign is None or campaign.number != read_number(message, "number"):
             return
         if "confirmed" in message:
-            campaign.confirm(read_number(message, "confirmed", most=_LARGEST_TOKEN))
+            campaign.confirm(read_token(message, "confirmed"))
         elif "token" in message:
-            lease = Lease(read_number(message, "token", most=_LARGEST_TOKEN))
+            lease = Lease(read_token(message, "token"))
             former = read_text(message, "former") if "former" in message else ""
             campaign.grant(lease, wait=message.get("wait") is True, former=former)
         elif read_truth(message, "revoke"):

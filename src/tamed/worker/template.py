@@ -27,7 +27,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from tamed._os.fork import fork_own
+from tamed._os.fork import fork_own, threads
 from tamed._os.proc import process_begin, show_words
 from tamed.errors import ConfigurationError
 from tamed.ipc.channel import Channel, first_order
@@ -42,7 +42,6 @@ from tamed.worker.runtime import WorkerRuntime, exit_after, set_up_process
 
 __all__ = ["Origin", "main"]
 
-_THREADS = Path("/proc/self/task")  # proc(5)
 _LAG = 0.02  # seconds by which a file's time may lag behind the clock
 _NEEDED = ("tamed", "tamed.net.reply", "tamed.net.server", "tamed.net.stream", "tamed.net.tls")
 """Modules that almost every application loads, besides those that this module loads."""
@@ -174,7 +173,7 @@ def _preload(order: Message) -> WorkerRuntime:
     runtime.serve_from(_NoSource(), Gate())
     runtime.load()
     names = sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
-    count = len(list(_THREADS.iterdir())) - 1
+    count = threads() - 1
     if names or count:
         why = f"the application has started threads while it was loaded ({', '.join(names) or count})"
         remedy = "start them in a service's start hook, or run it without --preload"
