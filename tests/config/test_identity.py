@@ -17,7 +17,7 @@ from tamed.config.identity import (
 )
 from tamed.config.settings import Daemon
 from tamed.errors import ConfigurationError
-from tamed.supervisor.posix import print_error
+from tamed.supervisor.platform import print_error
 from tamed.unix.privileges import Capability, stays_root
 
 

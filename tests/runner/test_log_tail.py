@@ -2,7 +2,7 @@
 
 from tamed.log.record import Record, encode_origin
 from tamed.supervisor.events import EventLog
-from tamed.supervisor.ops_answers import LogTail
+from tamed.supervisor.intake import LogTail
 
 
 def record(text: str, severity: int = 6) -> Record:

@@ -35,7 +35,6 @@ LOADED = (
 # What a Twisted program loads, whatever it is; its reactor it gets itself.
 WITH_TWISTED = (
     "tamed.config.load",
-    "tamed.control.foreground",
     "tamed.twisted._logging",
     "tamed.twisted._ports",
     "tamed.twisted.kind",

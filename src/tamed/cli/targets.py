@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
@@ -20,6 +20,9 @@ from tamed.errors import UsageError
 from tamed.plugins.discovery import Found, available
 from tamed.service.service import MultiService, Service
 
+if TYPE_CHECKING:
+    from tamed.worker.life import Ending
+
 __all__ = ["check", "job_of", "plugins", "read_job", "run", "start", "twistd"]
 
 
@@ -29,9 +32,28 @@ def run(**given: Any) -> int:
     if job is None:
         return 0
     _warn_of_variables(job)
-    from tamed.control.foreground import run as run_here  # lazy import: only this loads the event loop
+    return _run_here(job._replace(argv=tuple(sys.argv)), may_fork=True).status
 
-    return run_here(job._replace(argv=tuple(sys.argv)), ask_secret, may_fork=True).status
+
+def _run_here(job: Job, *, may_fork: bool = False) -> "Ending":
+    """Run a job in the foreground; return how it ended, or raise the TamedError of its failure.
+
+    If the settings need a supervisor, this process becomes the supervisor. So it does if root runs a job as
+    another user: root must not load code of that user, so a worker loads it. With another root directory,
+    there is only this process.
+    """
+    from tamed.config.identity import becomes_another, identity_of  # lazy import: other commands need no user
+    from tamed.config.reading import Reading
+
+    reading = Reading.entering(job, ask_secret)
+    daemon = reading.settings.daemon
+    if daemon.is_supervised or (daemon.chroot is None and becomes_another(identity_of(daemon))):
+        from tamed.control.launch import supervise_here  # each loads modules that the other must not load
+
+        supervise_here(reading, may_fork=may_fork)
+    from tamed.worker.alone import run as run_alone
+
+    return run_alone(reading)
 
 
 def start(**given: Any) -> int:
@@ -121,7 +143,6 @@ def _tree(service: Service, first: str = "", rest: str = "") -> Iterator[tuple[s
 
 def twistd(words: Sequence[str]) -> int:
     """Run a command line of twistd."""
-    from tamed.control.foreground import run as run_here
     from tamed.control.launch import start as start_daemon
 
     line = kind_of("twisted").command_line(words)
@@ -130,7 +151,7 @@ def twistd(words: Sequence[str]) -> int:
     if line.foreground:
         signals: list[int] = []
         atexit.register(_end_as_twistd, signals)  # before the program registers anything, so called last
-        ending = run_here(line.job, ask_secret)
+        ending = _run_here(line.job)
         if ending.signal is not None:
             signals.append(ending.signal)
         return ending.status

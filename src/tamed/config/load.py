@@ -9,6 +9,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
+from tamed._os.text import noun
 from tamed._os.trust import require_trusted
 from tamed._os.variables import VariableName, missing_module
 from tamed.config.deployment import Deployment, Entry
@@ -120,7 +121,7 @@ def _application(module: ModuleType, variable: str, where: str, name: str, if_ot
     for kind in own_kinds():
         if (service := kind.adapt(value, name)) is not None:
             return Application(name, service)
-    what = f"{variable!r} in {where} is {_shown(value)}, not an Application"
+    what = f"{variable!r} in {where} is {noun(type(value).__name__)}, not an Application"
     raise ApplicationFailed(what, remedy=f"write {variable} = Application({name!r}, ...)")
 
 
@@ -138,11 +139,6 @@ def _no_application(module: ModuleType, variable: str, where: str, if_other: str
     if other is not None:
         remedy = f"did you mean {other!r}? {if_other.replace('VARIABLE', other)}"
     return ApplicationFailed(f"{where} has no variable {variable!r}", remedy=remedy)
-
-
-def _shown(value: object) -> str:
-    kind = type(value).__name__
-    return "None" if value is None else f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
 
 
 def _module_name(path: Path, source: bytes, folder: str) -> str:

@@ -16,7 +16,9 @@ from itertools import accumulate
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, Final, NoReturn
+    from typing import Any, Final, NoReturn, TypeVar
+
+    T = TypeVar("T")
 
 __all__ = [
     "LONGEST",
@@ -104,12 +106,22 @@ def parse_message(data: bytes, longest: int = LONGEST) -> Message:
     return message
 
 
+def _of_type(message: Message, key: str, kind: type[T], expected: str) -> T:
+    if not isinstance(value := message.get(key), kind):
+        raise InvalidMessage(f"{key}: expected {expected}")
+    return value
+
+
+def _list_of_type(message: Message, key: str, kind: type[T], expected: str) -> list[T]:
+    values = _of_type(message, key, list, expected)
+    if not all(isinstance(each, kind) for each in values):
+        raise InvalidMessage(f"{key}: expected {expected}")
+    return values
+
+
 def read_text(message: Message, key: str) -> str:
     """Return the text at a key."""
-    value = message.get(key)
-    if not isinstance(value, str):
-        raise InvalidMessage(f"{key}: expected a text")
-    return value
+    return _of_type(message, key, str, "a text")
 
 
 def read_number(message: Message, key: str, least: int = 0, most: int = 2**31 - 1) -> int:
@@ -135,34 +147,22 @@ def read_seconds(message: Message, key: str) -> float:
 
 def read_truth(message: Message, key: str) -> bool:
     """Return the boolean at a key."""
-    value = message.get(key)
-    if not isinstance(value, bool):
-        raise InvalidMessage(f"{key}: expected true or false")
-    return value
+    return _of_type(message, key, bool, "true or false")
 
 
 def read_object(message: Message, key: str) -> Message:
     """Return the object at a key."""
-    value = message.get(key)
-    if not isinstance(value, dict):
-        raise InvalidMessage(f"{key}: expected an object")
-    return value
+    return _of_type(message, key, dict, "an object")
 
 
 def read_objects(message: Message, key: str) -> list[Message]:
     """Return the list of objects at a key."""
-    value = message.get(key)
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise InvalidMessage(f"{key}: expected a list of objects")
-    return value
+    return _list_of_type(message, key, dict, "a list of objects")
 
 
 def read_texts(message: Message, key: str) -> list[str]:
     """Return the list of texts at a key."""
-    value = message.get(key)
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise InvalidMessage(f"{key}: expected a list of texts")
-    return value
+    return _list_of_type(message, key, str, "a list of texts")
 
 
 def read_fields(message: Message, /, **readers: Reader) -> Message:

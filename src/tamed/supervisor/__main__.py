@@ -19,7 +19,7 @@ from tamed.ipc.handoff import Data, HandoffState
 from tamed.supervisor.holdings import Holdings
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.posix import print_error
+from tamed.supervisor.platform import print_error
 from tamed.supervisor.spawner import FirstTemplate
 from tamed.supervisor.supervisor import SIGNALS, Phase
 from tamed.unix.detach import Reporter

@@ -19,13 +19,13 @@ from tamed.log.sink import open_sink
 from tamed.net.inherit import Inheritance, passed_descriptors
 from tamed.supervisor.control import ControlApi, ControlServer
 from tamed.supervisor.events import EventLog, events_path
-from tamed.supervisor.intake import Intake
+from tamed.supervisor.intake import Intake, LogTail
 from tamed.supervisor.kept_sockets import KeptSockets
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import PlanFile
-from tamed.supervisor.posix import PosixPlatform
+from tamed.supervisor.platform import PosixPlatform
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.spawner import FirstTemplate
 from tamed.supervisor.status import StackRequests, StateNotifier, StatusRequests
@@ -183,7 +183,7 @@ class Holdings:
     ) -> "OpsProcess":
         """Bind the operations endpoint, and make the memory for what it shows."""
         from tamed.metrics.ledger import Ledger  # lazy import: most daemons have no such endpoint
-        from tamed.supervisor.ops_answers import LogTail, OpsAnswers
+        from tamed.supervisor.ops_answers import OpsAnswers
         from tamed.supervisor.ops_process import OpsProcess
 
         metrics = self.supervisor.pool.metrics = Ledger()

@@ -10,9 +10,9 @@ supervisor for every line would cost several times as much as the line itself.
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import Final, NamedTuple
 
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.log.layout import Layout, Line
@@ -20,10 +20,7 @@ from tamed.log.plan import Sink
 from tamed.log.record import Damage, LineReader, Record, RecordReader, encode_origin
 from tamed.supervisor.loop import Reactor
 
-if TYPE_CHECKING:  # most daemons have no operations process that wants one
-    from tamed.supervisor.ops_answers import LogTail
-
-__all__ = ["Intake"]
+__all__ = ["Intake", "LogTail"]
 
 _LAST_LINES = 40  # records and printed lines of a worker that are kept until it has ended
 _MOST_TAPPED = 2000  # lines
@@ -31,6 +28,78 @@ _LAST_SIZE = 8 * 1024  # characters of them, in the report of its end
 _READ = 1 << 20  # bytes; the most that a pipe can hold, unless root has raised the limit
 _PAUSE = 0.01  # seconds
 _SEVERITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6}
+
+_LEVELS: Final = {b"2": "CRITICAL", b"3": "ERROR", b"4": "WARNING", b"6": "INFO", b"7": "DEBUG"}
+"""The levels by the first character of a head: the severity."""
+
+_MOST_KEPT: Final = 300  # records
+_LONGEST_KEPT: Final = 4096  # bytes of a record
+_SIZE: Final = 256 * 1024  # bytes of all: in JSON six times as much at most, which is less than a message
+
+
+class _Kept(NamedTuple):
+    head: bytes
+    text: bytes
+    worker: int | None
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + len(self.text)
+
+
+class LogTail:
+    """Keeps the last records, each with the number of its worker, None for those of the supervisor.
+
+    The operations process may not read the log file. All that is kept, and so each answer, is bounded.
+
+    ``count`` is the number of records that were ever added. A long text loses its middle: a traceback ends
+    with its error.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.by_level = dict.fromkeys(_LEVELS.values(), 0)
+        self._kept: deque[_Kept] = deque()
+        self._size = 0
+
+    def add(self, records: Iterable[Record], worker: int | None) -> None:
+        """Add records, in order."""
+        for record in records:
+            kept = _Kept(record.head, _without_middle(record.text), worker)
+            self._kept.append(kept)
+            self._size += kept.size
+            self.count += 1
+            self.by_level[_LEVELS.get(record.head[:1], "DEBUG")] += 1
+        while len(self._kept) > _MOST_KEPT or self._size > _SIZE:
+            self._size -= self._kept.popleft().size
+
+    def resume(self, by_level: dict[str, int]) -> None:
+        """Continue the counts of the previous program."""
+        for level, count in by_level.items():
+            self.by_level[level] += count
+
+    def since(self, count: int) -> list[Data]:
+        """Return the kept records after the first ``count``, the oldest first."""
+        first = self.count - len(self._kept)
+        return [_to_data(kept) for number, kept in enumerate(self._kept, first) if number >= count]
+
+
+def _without_middle(text: bytes) -> bytes:
+    if len(text) <= _LONGEST_KEPT:
+        return text
+    half = _LONGEST_KEPT // 2 - 16
+    return b"%b\n    [...]\n    %b" % (text[:half], text[-half:])
+
+
+def _to_data(kept: _Kept) -> Data:
+    origin = Record(kept.head, kept.text).origin
+    return {
+        "time": origin.time,
+        "severity": origin.severity,
+        "logger": origin.name,
+        "worker": kept.worker,
+        "text": kept.text.decode(errors="replace"),
+    }
 
 
 class _Pipe:

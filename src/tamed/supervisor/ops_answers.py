@@ -1,17 +1,15 @@
 """The answers to the operations process: the supervisor's health, status, metrics and news, as data."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final
 
 from tamed._os.proc import usage_of
-from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_text
-from tamed.log.record import Record
 from tamed.metrics.ledger import Ledger
 from tamed.supervisor.events import EventLog
 from tamed.supervisor.generation import WorkerState
+from tamed.supervisor.intake import LogTail
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.ops_process import OpsAnswer
 from tamed.supervisor.reports import read_certificates
@@ -19,74 +17,13 @@ from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.status import StatusRequests
 from tamed.supervisor.supervisor import Supervisor
 
-__all__ = ["LogTail", "OpsAnswers"]
+__all__ = ["OpsAnswers"]
 
 _MOST: Final = 200  # descriptors in a message; the kernel's limit is 253
 _REPORTS: Final = 0.5  # seconds for workers to report; the process waits one second for the answer
 _LONGEST: Final = 500  # characters of a text in an event, and
 _LINES: Final = 12  # items of a list there, so that fifty events are never too long for a message
 _MOST_COUNTED: Final = 2**53
-
-_LEVELS: Final = {b"2": "CRITICAL", b"3": "ERROR", b"4": "WARNING", b"6": "INFO", b"7": "DEBUG"}
-"""The levels by the first character of a head: the severity."""
-
-_MOST_KEPT: Final = 300  # records
-_LONGEST_KEPT: Final = 4096  # bytes of a record
-_SIZE: Final = 256 * 1024  # bytes of all: in JSON six times as much at most, which is less than a message
-
-
-class _Kept(NamedTuple):
-    head: bytes
-    text: bytes
-    worker: int | None
-
-    @property
-    def size(self) -> int:
-        return len(self.head) + len(self.text)
-
-
-class LogTail:
-    """Keeps the last records, each with the number of its worker, None for those of the supervisor.
-
-    The operations process may not read the log file. All that is kept, and so each answer, is bounded.
-
-    ``count`` is the number of records that were ever added. A long text loses its middle: a traceback ends
-    with its error.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.by_level = dict.fromkeys(_LEVELS.values(), 0)
-        self._kept: deque[_Kept] = deque()
-        self._size = 0
-
-    def add(self, records: Iterable[Record], worker: int | None) -> None:
-        """Add records, in order."""
-        for record in records:
-            kept = _Kept(record.head, _without_middle(record.text), worker)
-            self._kept.append(kept)
-            self._size += kept.size
-            self.count += 1
-            self.by_level[_LEVELS.get(record.head[:1], "DEBUG")] += 1
-        while len(self._kept) > _MOST_KEPT or self._size > _SIZE:
-            self._size -= self._kept.popleft().size
-
-    def resume(self, by_level: dict[str, int]) -> None:
-        """Continue the counts of the previous program."""
-        for level, count in by_level.items():
-            self.by_level[level] += count
-
-    def since(self, count: int) -> list[Data]:
-        """Return the kept records after the first ``count``, the oldest first."""
-        first = self.count - len(self._kept)
-        return [_to_data(kept) for number, kept in enumerate(self._kept, first) if number >= count]
-
-
-def _without_middle(text: bytes) -> bytes:
-    if len(text) <= _LONGEST_KEPT:
-        return text
-    half = _LONGEST_KEPT // 2 - 16
-    return b"%b\n    [...]\n    %b" % (text[:half], text[-half:])
 
 
 class OpsAnswers:
@@ -236,14 +173,3 @@ def _serials(question: Message) -> set[int]:
     if not isinstance(known, list) or not all(isinstance(each, int) for each in known):
         raise InvalidMessage("known: expected numbers")
     return set(known)
-
-
-def _to_data(kept: _Kept) -> Data:
-    origin = Record(kept.head, kept.text).origin
-    return {
-        "time": origin.time,
-        "severity": origin.severity,
-        "logger": origin.name,
-        "worker": kept.worker,
-        "text": kept.text.decode(errors="replace"),
-    }

@@ -1,15 +1,35 @@
-"""The interface between the supervisor and the operating system; tests implement their own."""
+"""The interface between the supervisor and the operating system, and its implementation.
 
+Tests have an implementation of their own.
+"""
+
+import contextlib
+import errno
+import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from tamed.log.plan import LogPlan
+from tamed._os.descriptors import has_lost_terminal
+from tamed._os.identity import Identity
+from tamed._os.limits import oom_kills, usable_cpus
+from tamed._os.proc import catches, children_of, memory_of
+from tamed._os.text import shown
+from tamed.ipc.handoff import Data
+from tamed.log.layout import layout_of
+from tamed.log.plan import LogPlan, is_journal
+from tamed.log.sink import open_sink
+from tamed.supervisor.events import EventLog, events_path
+from tamed.supervisor.intake import Intake
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
+from tamed.supervisor.spawner import ChildPipes, Spawner
+from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier
+from tamed.unix.reaper import Reaper, signal_group
+from tamed.unix.spawn import STACKS
 
-__all__ = ["Platform", "PreparedFork", "Remains"]
+__all__ = ["Platform", "PosixPlatform", "PreparedFork", "Remains", "print_error"]
 
 
 class Remains(NamedTuple):
@@ -137,3 +157,196 @@ class Platform(Protocol):
     @property
     def cpus(self) -> int:
         """The number of CPUs that the daemon may use."""
+
+
+class PosixPlatform(Platform):
+    """The platform of a real supervisor.
+
+    ``reporter`` is None in the foreground, where errors go to standard error. ``close_unused`` is called just
+    before privileges are dropped.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        reactor: Reactor,
+        intake: Intake,
+        *,
+        identity: Identity | None,
+        reporter: Reporter | None,
+        environ: Mapping[str, str],
+        events: EventLog,
+        close_unused: Callable[[], None],
+    ) -> None:
+        self.reactor = reactor
+        self.notifier = Notifier.from_environ(environ)
+        self._events = events
+        self._oom_kills = oom_kills()
+        self._close_unused = close_unused
+        self._plan = plan
+        self._intake = intake
+        self._log_plan = plan.log
+        self._spawner = Spawner(plan, identity, environ)
+        self._reporter = reporter
+        spared = [each.pid for each in children_of(os.getpid()) if not intake.has(each.pid)]
+        self._reaper = Reaper(intake.has, self.log, plan.stop_timeout, spared)
+
+    @property
+    def cpus(self) -> int:
+        return usable_cpus()
+
+    def has_lost_terminal(self) -> bool:
+        return has_lost_terminal()
+
+    def memory(self, pid: int) -> int | None:
+        return memory_of(pid)
+
+    # Children.
+
+    def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
+        prepared = _PreparedFork(self._intake, "." if plan is None else plan.directory)
+        try:
+            interpreter = None if plan is None else plan.worker_interpreter
+            pid = self._spawner.spawn(channel, prepared.theirs, module, *words, interpreter=interpreter)
+        except BaseException:
+            prepared.close()
+            raise
+        prepared.close_theirs()
+        prepared.attach(pid)
+        return pid
+
+    def prepare_fork(self, plan: Plan) -> PreparedFork:
+        return _PreparedFork(self._intake, plan.directory)
+
+    def ended(self) -> Iterator[tuple[int, int]]:
+        self._reaper.spared.add(self._intake.sink.child)  # a compressor of the log
+        for pid, status in self._reaper.ended():
+            if not self._intake.sink.child_ended(pid, status):
+                yield pid, os.waitstatus_to_exitcode(status)
+
+    @property
+    def due(self) -> float | None:
+        return self._reaper.due
+
+    def settle(self) -> None:
+        self._reaper.spared.add(self._intake.sink.child)
+        self._reaper.settle()
+
+    def end_all(self, grace: float) -> bool:
+        self._reaper.spared.add(self._intake.sink.child)
+        return self._reaper.end_all(grace)
+
+    def export(self) -> Data:
+        """Return the adopted children as data, for the next program."""
+        return {"spared": list(self._reaper.spared), "strays": self._reaper.strays}
+
+    def resume(self, left: Data) -> None:
+        """Resume from the state of the previous program."""
+        self._reaper.adopt(left["spared"], left["strays"])
+
+    def gone(self, pid: int) -> Remains:
+        before = self._oom_kills
+        lines = self._intake.detach(pid)
+        return Remains(lines, self._reaper.peaks.pop(pid, None), is_oom=self.look_for_oom() > before)
+
+    def look_for_oom(self) -> int:
+        """Read the kernel's count of OOM kills. Must be called about once a second."""
+        self._oom_kills = oom_kills()
+        return self._oom_kills
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        # It has not been reaped, so its pid belongs to no other process.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def kill(self, pid: int) -> None:
+        signal_group(pid, signal.SIGKILL)
+
+    def print_stacks(self, pid: int) -> bool:
+        if not catches(pid, STACKS):  # without a handler, the signal would kill it
+            return False
+        self._intake.tap(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, STACKS)
+        return True
+
+    def printed_stacks(self, pid: int) -> list[str]:
+        return self._intake.untap(pid)
+
+    # The log, and reports.
+
+    def log(self, level: str, text: str) -> None:
+        self._intake.log(level, text)
+
+    def identify(self, pid: int, worker: int) -> None:
+        self._intake.identify(pid, worker)
+
+    def record(self, kind: str, text: str, /, **facts: Any) -> None:
+        self._events.add(kind, text, **facts)
+
+    def reopen_log(self) -> str:
+        return self._intake.sink.reopen()
+
+    def change_log(self, plan: LogPlan) -> None:
+        if plan != self._log_plan:
+            self._intake.change_sink(open_sink(plan, self._plan.name, None), layout_of(plan.layout))
+            self._log_plan = plan
+            path, is_temporary = events_path(self._plan, plan), plan.kind != "file"
+            if trouble := self._events.open(path, is_temporary=is_temporary):
+                self.log("WARNING", trouble)
+
+    def report_ready(self, addresses: Iterable[str]) -> None:
+        where = ", ".join(addresses)
+        line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
+        self.log("INFO", line)
+        self.notifier.ready(line, os.getpid())
+        if self._reporter is not None:
+            self._reporter.ready(line)
+
+    def report_failed(self, lines: Iterable[str], status: int, errno: int) -> None:
+        if errno:
+            self.notifier.send({"ERRNO": str(errno)})
+        lines = list(lines)
+        text = "\n".join(lines)
+        if self._plan.log.kind != "stderr":
+            self.log("CRITICAL", "\n".join(line.removeprefix("tamed: ") for line in lines))
+        if self._reporter is not None:
+            self._reporter.failed(text, status)
+        elif self._plan.log.kind != "journal" or not is_journal(self._spawner.environ):
+            print_error(text)  # otherwise the journal would contain it twice
+
+    # This process.
+
+    def drop_privileges(self) -> None:
+        if self._spawner.has_identity:
+            self._close_unused()
+            self._spawner.drop_privileges()
+
+    def enter(self, directory: str) -> None:
+        with contextlib.suppress(OSError):
+            os.chdir(directory)
+
+
+class _PreparedFork(ChildPipes):
+    """The pipes and the directory of a child to come; `PreparedFork` documents its methods."""
+
+    def __init__(self, intake: Intake, directory: str) -> None:
+        super().__init__(directory)
+        self._intake = intake
+
+    def adopt(self, pid: int) -> None:
+        """Read the pipes of a child that a template claims to have forked."""
+        if self._intake.has(pid):
+            raise OSError(errno.EEXIST, f"process {pid} was not forked just now")
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises ChildProcessError
+        self.attach(pid)
+
+    def attach(self, pid: int) -> None:
+        """Read the pipes of a child."""
+        self._intake.attach(pid, *self.take_ours())
+
+
+def print_error(text: str, descriptor: int = 2) -> None:
+    """Write lines to standard error. A closed terminal or a full disk there must not stop the daemon."""
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{shown(text)}\n".encode(errors="backslashreplace"))
