@@ -84,7 +84,7 @@ class Identity(NamedTuple):
     @property
     def is_current(self) -> bool:
         """Whether the real, effective and saved user and group of this process are these."""
-        return _all_ids() == ({self.uid}, {self.gid})
+        return {*os.getresuid()} == {self.uid} and {*os.getresgid()} == {self.gid}
 
     def environ_of(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return an environment for a process of this user, without the variables of another user's login.
@@ -161,10 +161,6 @@ def become(identity: Identity) -> None:
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
-
-
-def _all_ids() -> tuple[set[int], set[int]]:
-    return set(os.getresuid()), set(os.getresgid())
 
 
 def _user(text: str) -> pwd.struct_passwd | None:

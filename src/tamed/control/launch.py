@@ -204,7 +204,8 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         watchdog=daemon.watchdog,
         max_files=daemon.max_files,
         max_worker_memory=None if daemon.max_worker_memory == "auto" else daemon.max_worker_memory,
-        max_workers_memory=_all_memory() if daemon.max_worker_memory == "auto" else None,
+        # A tenth is left to other processes and the kernel.
+        max_workers_memory=allowed_memory() * 9 // 10 if daemon.max_worker_memory == "auto" else None,
         umask=_UMASK if daemon.umask is None else daemon.umask,
         listen_pid=os.getpid(),
         ops=_ops(daemon),
@@ -217,11 +218,6 @@ def _named_by(plan: Plan) -> list[int]:
     """Return the inherited descriptors that options refer to; those of the target are not known yet."""
     endpoints = (Endpoint.parse(text) for text in (plan.ops, plan.ops_agent) if text)
     return [endpoint.fd for endpoint in endpoints if isinstance(endpoint, FdEndpoint)]
-
-
-def _all_memory() -> int:
-    """Return the bytes for all workers together. A tenth is left to other processes and the kernel."""
-    return allowed_memory() * 9 // 10
 
 
 def _ops(daemon: Daemon) -> str:

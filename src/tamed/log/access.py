@@ -49,7 +49,8 @@ class AccessLog:
         if not self._lines:
             if not self._logger.isEnabledFor(self._level):
                 return
-            self._begin()
+            self._created = time.time()
+            asyncio.get_running_loop().call_soon(self.flush)
         line = message % args if args else message
         if len(line) > _LONGEST:
             line = f"{line[:_LONGEST]}... ({len(line)} characters)"
@@ -70,10 +71,6 @@ class AccessLog:
         else:
             for line in lines:
                 self._logger.handle(self._record(line))
-
-    def _begin(self) -> None:
-        self._created = time.time()
-        asyncio.get_running_loop().call_soon(self.flush)
 
     def _record(self, line: str) -> logging.LogRecord:
         record = self._logger.makeRecord(self._logger.name, self._level, "(unknown file)", 0, line, (), None)

@@ -8,7 +8,6 @@ compresses and writes, which is safe even if the parent has threads.
 import os
 import signal
 import stat
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from tamed._os.descriptors import close_all
@@ -75,7 +74,8 @@ class Archive:
             if new_number != number:
                 suffix = entry.removeprefix(self.entry(number))
                 self.rename(entry, self.entry(new_number, suffix))
-        return _sum_up(dropped)
+        oldest = min((status.st_mtime for status in dropped), default=0.0)
+        return Dropped(len(dropped), sum(status.st_size for status in dropped), oldest)
 
     def entry(self, number: int, suffix: str = "") -> str:
         """Return the name of the old file with this number."""
@@ -131,11 +131,6 @@ def _up_to_gap(files: list[tuple[int, str]]) -> list[tuple[int, str]]:
     numbers = {number for number, _ in files}
     free = next(number for number in range(1, len(numbers) + 2) if number not in numbers)
     return [one for one in files if one[0] < free]
-
-
-def _sum_up(files: Sequence[os.stat_result]) -> Dropped:
-    oldest = min((status.st_mtime for status in files), default=0.0)
-    return Dropped(len(files), sum(status.st_size for status in files), oldest)
 
 
 class Compressor:

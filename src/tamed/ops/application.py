@@ -91,7 +91,7 @@ class OpsApplication:
         if scope["type"] != "http":
             return
         answer = _Answer(scope, send)
-        headers = _headers(scope)
+        headers = {key.decode("latin-1").lower(): each.decode("latin-1") for key, each in scope["headers"]}
         if why := self._hosts.refusal(headers.get("host"), headers.get("origin")):
             await answer(403, f"{why}\n")
         elif scope["method"] not in ("GET", "HEAD"):
@@ -161,10 +161,6 @@ def _takes_gzip(headers: dict[str, str]) -> bool:
         if name.strip().lower() == "gzip":
             return not quality or quality.strip(" q=0.") != ""  # a quality of zero refuses it
     return False
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 class _Answer:

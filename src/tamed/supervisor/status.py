@@ -77,7 +77,10 @@ class StatusRequests:
             "events_file": self._events.path,
             "events": list(self._events.recent)[-_RECENT:],
             "workers": [
-                {**self._worker(worker), **_without_certificates(reports.get(pid, {}))}
+                {
+                    **self._worker(worker),
+                    **{key: each for key, each in reports.get(pid, {}).items() if key != "certificates"},
+                }
                 for pid, worker in supervisor.pool.workers.items()
             ],
         }
@@ -113,10 +116,6 @@ def _certificates(reported: Iterable[Message]) -> list[dict[str, Any]]:
         {"endpoint": endpoint, "file": file, "ends": None if ends is None else rfc3339(ends)}
         for (endpoint, file), ends in found.items()
     ]
-
-
-def _without_certificates(report: Message) -> Message:
-    return {key: value for key, value in report.items() if key != "certificates"}
 
 
 class StackRequests:

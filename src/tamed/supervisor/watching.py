@@ -7,7 +7,8 @@ the same folders count as changes.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 from tamed.errors import reason
@@ -98,7 +99,7 @@ def _wait(order: Message) -> Message:
         *folders, recursive=False, rust_timeout=_LOOK, yield_on_timeout=True, debounce=_SETTLE, step=50
     )
     state = _state(files, folders)
-    for _ in _first_now(looks):
+    for _ in chain([None], looks):  # at once, and then at each change and interval
         if os.getppid() != parent:
             sys.exit()
         latest = _state(files, folders)
@@ -111,12 +112,6 @@ def _wait(order: Message) -> Message:
 def _differs(file: str, latest: dict[str, int], seen: dict[str, int], state: dict[str, int]) -> bool:
     """Return whether a file has changed: since it was seen, or if it was not, since the watch began."""
     return latest.get(file) != seen.get(file, state.get(file))
-
-
-def _first_now(looks: Iterable[object]) -> Iterator[object]:
-    """Yield at once, and then whenever something has changed or time has passed."""
-    yield None
-    yield from looks
 
 
 def _state(files: Iterable[Path], folders: Iterable[Path]) -> dict[str, int]:

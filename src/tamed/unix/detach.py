@@ -153,7 +153,8 @@ class Launch:
             case {"ready": True, "line": str(line)}:
                 return Report(True, line, ExitStatus.OK, self._pid)
             case {"error": str(why), "status": int(status)}:
-                self._await_exit()
+                if self._wait_status(self._grace) is None:  # wait, so that no process is left
+                    _send(os.killpg, self._group, signal.SIGKILL)
                 return self._failure(why, status)
             case {"pid": int(pid)}:
                 self._pid = pid
@@ -191,11 +192,6 @@ class Launch:
             except ChildProcessError:
                 return None
         return status if pid else None
-
-    def _await_exit(self) -> None:
-        """Wait for the end of a daemon that reported its failure, so that no process is left."""
-        if self._wait_status(self._grace) is None:
-            _send(os.killpg, self._group, signal.SIGKILL)
 
     def _terminate(self) -> None:
         """End the daemon and its process group, and wait for their end."""
