@@ -317,7 +317,7 @@ def test_an_upgrade_whose_reload_fails_keeps_the_template_and_the_watcher(tamed:
     (worker,) = daemon.workers()
 
     def watchers() -> list[int]:
-        return [pid for pid in tamed.processes() if "supervisor.watching" in command_of(pid)]
+        return [pid for pid in tamed.processes() if "supervisor.watcher" in command_of(pid)]
 
     wait_for("a watcher", lambda: len(watchers()) == 1)
     app.write_text("syntax error")

@@ -30,7 +30,7 @@ from tamed.supervisor.role_grants import RoleGrants
 from tamed.supervisor.rollout import ROLLBACK_GRACE, Rollout
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import MemoryLimit, Watchdog
-from tamed.supervisor.watching import Watching
+from tamed.supervisor.watcher import Watching
 from tamed.supervisor.workers import WorkerEvents, WorkerPool
 
 __all__ = ["SIGNALS", "Phase", "Supervisor"]

@@ -1,6 +1,6 @@
 """Reloading at each change of the application's files, for development.
 
-A helper process watches them: ``python -m tamed.supervisor.watching NAME``. It waits until a file changes,
+A helper process watches them: ``python -m tamed.supervisor.watcher NAME``. It waits until a file changes,
 and then ends. Its order has the files, each with the last known time of its modification. New Python files in
 the same folders count as changes.
 """
@@ -19,7 +19,7 @@ from tamed.supervisor.platform import Platform
 
 __all__ = ["Watching", "main"]
 
-_WATCHER = "tamed.supervisor.watching"
+_WATCHER = "tamed.supervisor.watcher"
 _MOST = 50_000  # files
 _LOOK = 500  # milliseconds between two checks that the supervisor runs
 _SETTLE = 100  # milliseconds in which changes are merged
