@@ -29,6 +29,7 @@ from tamed.testing.process import TamedProcess
 from tests.builtin.terminal import Terminal
 from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
+from tests.supervised.forked import service
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +85,7 @@ def verse(keys: Path) -> Iterator[Verse]:
     """Run a service with a console."""
     file = keys / "verse.py"
     file.write_text(APPLICATION)
-    with TamedProcess("run", file, cwd=keys) as process:
+    with service(file, cwd=keys) as process:
         poem, port = (int(process.expect(r"listening on 127.0.0.1:(\d+)")[1]) for _ in range(2))
         process.expect("ready")
         settings = {
@@ -171,7 +172,7 @@ def test_passwords(tmp_path: Path) -> None:
     users.write_text(f"john:{cheap_hash('busy old fool')}\n")
     users.chmod(0o600)
     options: list[str | Path] = ["--port", "0", "--host-key", tmp_path / "host_key", "--password-file", users]
-    with TamedProcess("run", "console", *options) as process:
+    with service("console", *options) as process:
         port = process.expect(r"listening on 127.0.0.1:(\d+)")[1]
         process.expect("ready")
         ssh = ["ssh", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]

@@ -14,6 +14,7 @@ from tamed.testing.process import TamedProcess
 from tests.builtin.attempts import SECRET, make_tree
 from tests.builtin.real_clients import needs, run
 from tests.passwords import cheap_hash
+from tests.supervised.forked import service
 
 ALLOWED_FILES = ["inside", "inside-dir/deep.txt", "inside-dir/up", "open.txt", "sub/deep.txt", "sub/up"]
 
@@ -27,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 @contextmanager
 def serving(*arguments: str | Path) -> Iterator[tuple[TamedProcess, str]]:
     """Run ``tamed run ftp``; yield the process and its address."""
-    with TamedProcess("run", "ftp", "--port", "0", *arguments) as process:
+    with service("ftp", "--port", "0", *arguments) as process:
         address = process.expect(r"listening on (\S+)")[1]
         process.expect("is ready$")
         yield process, address

@@ -18,7 +18,6 @@ from tamed.net.endpoint import Endpoint
 from tamed.net.listen import ServerEnvironment, use_environment
 from tamed.plugins.values import Duration
 from tamed.service.service import MultiService
-from tamed.testing.process import TamedProcess
 from tests.builtin.programs import (
     Marked,
     as_text,
@@ -33,6 +32,7 @@ from tests.builtin.programs import (
     wait_for,
 )
 from tests.patience import PATIENCE
+from tests.supervised.forked import service
 
 pytestmark = pytest.mark.anyio
 
@@ -289,7 +289,7 @@ def test_netcat_is_served(tmp_path: Path) -> None:
         pytest.skip("nc is not installed")
     listen = ["--listen", "127.0.0.1:0", "--listen", f"unix:{tmp_path}/s"]
     command = as_text(python("import sys; print(sys.stdin.read()[::-1], end='')"))
-    with TamedProcess("run", "inetd", *listen, "--command", command) as process:
+    with service("inetd", *listen, "--command", command) as process:
         port = process.expect(r"listening on 127.0.0.1:(\d+)")[1]
         process.expect("is ready$")
         for address in (["127.0.0.1", port], ["-U", f"{tmp_path}/s"]):

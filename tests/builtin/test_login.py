@@ -15,9 +15,9 @@ import pytest
 from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
 from tamed.net.address_limit import client_network
 from tamed.passwords import PasswordFile
-from tamed.testing.process import TamedProcess
 from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
+from tests.supervised.forked import service
 
 FILTER = Path(__file__).parents[2] / "docs/builtin/fail2ban-tamed.conf"
 RIGHT = "busy old fool"
@@ -194,7 +194,7 @@ def test_guessing_by_hanging_up(users: Path, tmp_path: Path) -> None:
     """After wrong guesses, the last on a connection that hangs up at once, the right one is not accepted."""
     file = tmp_path / "gated.toml"
     file.write_text(GATED.format(users=users))
-    with TamedProcess("run", file) as process, ThreadPoolExecutor() as pool:
+    with service(file) as process, ThreadPoolExecutor() as pool:
         telnet, ftp = (int(process.expect(r"listening on 127\.0\.0\.1:(\d+)")[1]) for _ in range(2))
         process.expect("is ready")
 
@@ -219,7 +219,7 @@ def test_silent_connections_keep_nobody_out(plugin: str, users: Path, tmp_path: 
     arguments: list[str | Path] = [plugin, "--iface", "127.0.0.1", "--port", "0", "--password-file", users]
     if plugin == "console":
         arguments += ["--host-key", tmp_path / "host_key"]
-    with TamedProcess("run", *arguments) as process, ExitStack() as idle:
+    with service(*arguments) as process, ExitStack() as idle:
         port = int(process.expect(r"listening on 127\.0\.0\.1:(\d+)")[1])
         process.expect("is ready")
         for _ in range(100):
@@ -236,7 +236,7 @@ def test_ftp_logs_what_was_done_and_only_that(tmp_path: Path, users: Path) -> No
     (tmp_path / "public").mkdir()
     (tmp_path / "public" / "poem").write_text("poem")
     arguments: list[str | Path] = ["--iface", "127.0.0.1", "--port", "0", "--root", tmp_path / "public"]
-    with TamedProcess("run", "ftp", *arguments, "--passwords", users, "--write") as process:
+    with service("ftp", *arguments, "--passwords", users, "--write") as process:
         port = int(process.expect(r"listening on 127\.0\.0\.1:(\d+)")[1])
         process.expect("is ready")
         with FTP(timeout=PATIENCE) as client:

@@ -12,13 +12,14 @@ import trustme
 from tamed.testing.process import TamedProcess
 from tests.builtin.clients import needs, run, target
 from tests.patience import PATIENCE
+from tests.supervised.forked import service
 
 POEM = b"Busy old fool, unruly sun\n"
 
 
 def forward(*options: str | Path, listen: str = "127.0.0.1:0") -> TamedProcess:
     """Return a process that forwards from a free port."""
-    return TamedProcess("run", "portforward", "--check-interval", "0", "--listen", listen, *options)
+    return service("portforward", "--check-interval", "0", "--listen", listen, *options)
 
 
 def port_of(process: TamedProcess) -> str:

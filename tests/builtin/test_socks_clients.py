@@ -8,6 +8,7 @@ import pytest
 from tamed.testing.process import TamedProcess
 from tests.builtin.clients import needs, run, target
 from tests.passwords import cheap_hash
+from tests.supervised.forked import service
 
 LOOPBACK = ("--allow", "127.0.0.0/8")
 POEM = b"Busy old fool, unruly sun\n"
@@ -15,7 +16,7 @@ POEM = b"Busy old fool, unruly sun\n"
 
 def socks(*options: str | Path) -> TamedProcess:
     """Return a process that serves SOCKS on a free port."""
-    return TamedProcess("run", "socks", "--port", "0", "--iface", "127.0.0.1", *options)
+    return service("socks", "--port", "0", "--iface", "127.0.0.1", *options)
 
 
 def address_of(process: TamedProcess) -> str:
@@ -98,7 +99,7 @@ def test_rules_of_a_deployment_file(port: int, tmp_path: Path) -> None:
         deny = ["*:25"]
         """
     )
-    with TamedProcess("run", file) as process:
+    with service(file) as process:
         done = run("curl", "-sS", "--socks5", address_of(process), f"http://127.0.0.1:{port}/")
         assert done.stdout == POEM, done
 

@@ -30,6 +30,7 @@ from tests.builtin.terminal import Terminal
 from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 from tests.supervised.daemon import Tamed
+from tests.supervised.forked import service
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +63,7 @@ def verse(tmp_path: Path) -> Iterator[tuple[TamedProcess, str, str]]:
     file = tmp_path / "verse.py"
     file.write_text(APPLICATION)
     users_file(tmp_path)
-    with TamedProcess("run", file, cwd=tmp_path) as process:
+    with service(file, cwd=tmp_path) as process:
         ports = [process.expect(r"listening on 127.0.0.1:(\d+)")[1] for _ in range(2)]
         process.expect("ready")
         yield process, ports[0], ports[1]
@@ -172,7 +173,7 @@ def test_ctrl_c_at_the_prompt(verse: tuple[TamedProcess, str, str]) -> None:
 def test_login(tmp_path: Path) -> None:
     """A user logs in with a password, which is not shown, after a wrong one, which takes a while."""
     users = users_file(tmp_path)
-    with TamedProcess("run", "telnet", "--listen", ":0", "--password-file", users) as process:
+    with service("telnet", "--listen", ":0", "--password-file", users) as process:
         port = process.expect(r"listening on \S*:(\d+)")[1]
         process.expect("ready")
         with Terminal("telnet", "127.0.0.1", port) as terminal:

@@ -18,6 +18,7 @@ from tests.builtin.attempts import SECRET, make_tree
 from tests.builtin.http2_client import Http2Client
 from tests.builtin.real_clients import needs, run
 from tests.patience import PATIENCE, ROUNDS
+from tests.supervised.forked import service
 
 PAGE = """<html><body><p id="told">nothing</p><script src="script.js"></script></body></html>"""
 SCRIPT = """document.getElementById("told").textContent = "six is " + 2 * 3"""
@@ -50,7 +51,7 @@ def serving(
     *arguments: str | Path, cwd: Path | None = None, before: tuple[str, ...] = ()
 ) -> Iterator[tuple[TamedProcess, str]]:
     """Run ``tamed run web``; yield the process and its address."""
-    with TamedProcess("run", *before, "web", "--port", "0", *arguments, cwd=cwd) as process:
+    with service(*before, "web", "--port", "0", *arguments, cwd=cwd) as process:
         address = process.expect(r"listening on (\S+)")[1]
         process.expect("is ready(:|$)")
         yield process, address
@@ -171,7 +172,7 @@ def test_an_application_that_fails_to_start_is_told_on_the_terminal(tmp_path: Pa
         "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
     )
     arguments: list[str | Path] = ["--port", "0", "--app", "bad_app:application", "--app-dir", tmp_path]
-    with TamedProcess("run", "web", *arguments) as process:
+    with service("web", *arguments) as process:
         assert process.wait() == 70
     assert "the web application failed to start: no database" in process.output
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tamed.testing.process import TamedProcess
 from tests.builtin.real_clients import needs, run
 from tests.patience import PATIENCE
+from tests.supervised.forked import service
 
 pytestmark = [pytest.mark.long, needs("curl")]
 
@@ -179,7 +179,7 @@ def url(folder: Path) -> Iterator[str]:
     (folder / "web_frameworks.py").write_text(APPLICATIONS)
     mounts = [word for path, name in PLACES.items() for word in ("--mount", f"{path}=web_frameworks:{name}")]
     environ = {"PYTHONPATH": str(folder)}
-    with TamedProcess("run", "web", "--http2", "--port", "0", *mounts, env=environ, cwd=folder) as process:
+    with service("web", "--http2", "--port", "0", *mounts, env=environ, cwd=folder) as process:
         address = process.expect(r"listening on (\S+)")[1]
         process.expect("is ready(:|$)")
         yield f"http://{address}"

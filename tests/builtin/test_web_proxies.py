@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tamed.testing.process import TamedProcess
 from tests.browser import Browser
 from tests.builtin.real_clients import needs, run
 from tests.patience import PATIENCE
+from tests.supervised.forked import service
 
 APPLICATION = """
 import json
@@ -106,7 +106,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
     """Serve the application; yield its address."""
     (folder / "proxied_app.py").write_text(APPLICATION)
     words = ("--app", "proxied_app:application", "--app-dir", str(folder), "--http2", *arguments)
-    with TamedProcess("run", "web", *words) as process:
+    with service("web", *words) as process:
         address = process.expect(r"listening on (\S+)")[1]
         process.expect("is ready(:|$)")
         yield address

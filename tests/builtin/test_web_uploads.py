@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.testing.process import TamedProcess
 from tests.builtin.real_clients import needs, run
+from tests.supervised.forked import service
 
 pytestmark = [needs("curl"), needs("nghttp")]
 
@@ -48,7 +48,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "upload_apps.py").write_text(APPLICATIONS)
     mounts = [word for kind in ("asgi", "wsgi") for word in ("--mount", f"/{kind}=upload_apps:{kind}")]
     where = ("--port", "0", "--app-dir", str(tmp_path))
-    with TamedProcess("run", "web", *where, "--http2", *mounts) as process:
+    with service("web", *where, "--http2", *mounts) as process:
         address = process.expect(r"listening on (\S+)")[1]
         process.expect("is ready(:|$)")
         yield f"http://{address}"

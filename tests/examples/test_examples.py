@@ -18,6 +18,7 @@ from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
 from tests.process.clients import fetch
 from tests.process.conftest import LISTENING
+from tests.supervised.forked import service
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 POEMS = {file.stem: file.read_bytes() for file in (EXAMPLES / "poetry").iterdir()}
@@ -58,7 +59,7 @@ def examples(tmp_path: Path) -> Path:
 @contextmanager
 def run(target: Path, servers: int) -> Iterator[list[str]]:
     """Run an example, and give the addresses of its servers in the order of the log."""
-    with TamedProcess("run", target, cwd=target.parent) as process:
+    with service(target, cwd=target.parent) as process:
         addresses: list[str] = []
         while len(addresses) < servers:
             address = process.expect(LISTENING)[1]

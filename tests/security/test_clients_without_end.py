@@ -18,6 +18,7 @@ from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 from tests.process.clients import dial
 from tests.process.conftest import serving
+from tests.supervised.forked import service
 from tests.threaded import in_thread
 
 MUCH = 10 << 20
@@ -273,7 +274,7 @@ def served(case: Case, loop: str, folder: Path, echo: int) -> Iterator[tuple[Tam
     (folder / "port").write_text(str(echo))
     arguments = [part.replace("%PORT%", str(echo)) for part in case.arguments]
     options = ["--loop", loop, "--drain-timeout", "1s"]  # some clients are never answered
-    with TamedProcess("run", *options, *arguments, cwd=folder, patience=PATIENCE) as process:
+    with service(*options, *arguments, cwd=folder) as process:
         yield process, serving(process)
         process.signal(signal.SIGTERM)
         assert process.wait() == 0, process.output

@@ -18,7 +18,7 @@ from tamed.control.instances import find_instance, status_of_instance, stop_inst
 from tamed.testing.process import TamedProcess
 from tamed.unix.rundir import Instance, RunDirectory
 from tests.patience import PATIENCE
-from tests.supervised.forked import ForkedProcess, Forking, can_fork, forking
+from tests.supervised.forked import ForkedProcess, Forking, Loaded, can_fork, forking
 from tests.supervised.opened import OPENED
 
 T = TypeVar("T")
@@ -102,10 +102,10 @@ class Tamed:
         rundir: Path | None = None,
         before: Sequence[str] = (),
         *,
-        with_twisted: bool = False,
+        loaded: Loaded = "",
     ) -> None:
         self.before = before  # the command that runs the command
-        self.with_twisted = with_twisted  # whether the commands are for Twisted's programs
+        self.loaded: Loaded = loaded  # what the process has loaded that forks for the commands
         self.folder = folder
         self.rundir = rundir or folder / "run"
         self.logs = folder / "logs"
@@ -165,7 +165,7 @@ class Tamed:
     def _forks(self, words: Sequence[str], options: Mapping[str, Any]) -> Forking | None:
         """Return the process that forks this command; None if it needs an interpreter of its own."""
         if list(self.before) in ([], OPENED) and can_fork(words, options):
-            return forking(tuple(self.before), with_twisted=self.with_twisted)
+            return forking(tuple(self.before), self.loaded)
         return None
 
     def write(self, name: str, text: str) -> Path:

@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
@@ -51,17 +51,20 @@ _COMMANDS = {
     "why",
 }
 
+# What a process that forks has loaded beside the command: the services in the box, Twisted or nothing.
+Loaded = Literal["", "services", "twisted"]
+
 _OF_INTERPRETERS = ("LANG", "LC_", "PYTHON")  # what one reads from the environment when it starts
 
 
 class Forking:
-    """A process of ours that runs commands for us, each in a fork; it has loaded Twisted too, or not."""
+    """A process of ours that runs commands for us, each in a fork."""
 
-    def __init__(self, before: Sequence[str], *, with_twisted: bool = False) -> None:
+    def __init__(self, before: Sequence[str], loaded: Loaded = "") -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [*before, sys.executable, _CHILD, str(theirs.fileno()), *["twisted"] * with_twisted],
+                [*before, sys.executable, _CHILD, str(theirs.fileno()), loaded],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -140,8 +143,15 @@ class Fork:
 class ForkedProcess(TamedProcess):
     """A command in the foreground that is a fork."""
 
-    def __init__(self, forks: Forking, words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
-        super().__init__(*words, cwd=cwd, env=env)
+    def __init__(
+        self,
+        forks: Forking,
+        words: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        patience: float = PATIENCE,
+    ) -> None:
+        super().__init__(*words, cwd=cwd, env=env, patience=patience)
         self._forks = forks
 
     def _begin(self) -> Any:
@@ -149,9 +159,9 @@ class ForkedProcess(TamedProcess):
 
 
 @functools.cache
-def forking(before: tuple[str, ...], *, with_twisted: bool = False) -> Forking:
+def forking(before: tuple[str, ...], loaded: Loaded = "") -> Forking:
     """Return the process that this command starts, until the end of this process."""
-    made = Forking(before, with_twisted=with_twisted)
+    made = Forking(before, loaded)
     atexit.register(made.close)
     return made
 
@@ -171,6 +181,19 @@ def can_fork(words: Sequence[str], options: Mapping[str, Any]) -> bool:
         and not is_measured()
         and not any(name.startswith(_OF_INTERPRETERS) for name in differs)
     )
+
+
+def service(
+    *words: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
+) -> TamedProcess:
+    """Return a process that runs services in the box: what they are tried for is how they serve clients."""
+    arguments = ["run", *map(str, words)]
+    if not can_fork(arguments, {"env": env or {}}):
+        return TamedProcess(*arguments, cwd=cwd, env=env, patience=patience)
+    return ForkedProcess(forking((), "services"), arguments, cwd or Path.cwd(), env or {}, patience)
 
 
 def _contents(pipes: Sequence[int]) -> list[str]:

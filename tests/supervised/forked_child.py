@@ -32,8 +32,25 @@ LOADED = (
     "tamed.worker.template",
 )
 
+# What the services in the box load, each with the libraries that it needs.
+SERVICES = (
+    "tamed.builtin._ftp.session",
+    "tamed.builtin._poem_cache",
+    "tamed.builtin._poetry",
+    "tamed.builtin._portforward.upstreams",
+    "tamed.builtin._socks.proxy",
+    "tamed.builtin._telnet_protocol",
+    "tamed.builtin._web.files",
+    "tamed.builtin.console",
+    "tamed.builtin.programs.process",
+    "tamed.control.foreground",
+    "tamed.log.layout",
+    "tamed.web._http2",
+    "tamed.worker.alone",
+)
+
 # What a Twisted program loads, whatever it is; its reactor it gets itself.
-WITH_TWISTED = (
+TWISTED = (
     "tamed.config.load",
     "tamed.twisted._logging",
     "tamed.twisted._ports",
@@ -120,7 +137,7 @@ def main() -> None:
         importlib.import_module("uvloop")
     command = importlib.import_module("tamed.cli.main")
     errors = importlib.import_module("tamed.errors")
-    for name in (*LOADED, *(WITH_TWISTED if "twisted" in sys.argv[2:] else ())):
+    for name in (*LOADED, *{"": (), "services": SERVICES, "twisted": TWISTED}[sys.argv[2]]):
         importlib.import_module(name)
     gc.freeze()  # or the first collection of each fork would copy all of it
     try:

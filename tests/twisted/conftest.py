@@ -14,6 +14,6 @@ __all__ = ["public_tamed"]
 @pytest.fixture
 def tamed(tmp_path: Path) -> Iterator[Tamed]:
     """The command, with its own run directory; no process of it outlives the test."""
-    made = Tamed(tmp_path, with_twisted=True)
+    made = Tamed(tmp_path, loaded="twisted")
     yield made
     made.close()

@@ -312,7 +312,7 @@ def test_root_runs_an_application_file_where_others_may_write(tmp_path: Path) ->
 def untrusted(tmp_path: Path, folder: str, mode: int, owner: int) -> tuple[Programs, str]:
     """Return programs in a folder, of which one is not root's alone, and the message that says so."""
     (tmp_path / "here").mkdir()
-    programs = Programs(Tamed(tmp_path / "here", with_twisted=True))
+    programs = Programs(Tamed(tmp_path / "here", loaded="twisted"))
     changed = programs.folder / folder
     changed.chmod(mode)
     os.chown(changed, owner, owner)
