@@ -7,13 +7,15 @@ import select
 import subprocess
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.patience import PATIENCE
+from tests.supervised.forked import Fork, Forking
 
-__all__ = ["Terminal"]
+__all__ = ["ForkedCommand", "Terminal"]
 
 
 class Terminal:
@@ -26,9 +28,7 @@ class Terminal:
 
     def __enter__(self) -> Self:
         self._fd, inner = pty.openpty()
-        self._process = subprocess.Popen(
-            ["setsid", "--ctty", *self.command], stdin=inner, stdout=inner, stderr=inner, env=self._env
-        )
+        self._process = self._begin(inner)
         os.close(inner)
         return self
 
@@ -38,6 +38,10 @@ class Terminal:
         self._process.kill()
         self._process.wait()
         os.close(self._fd)
+
+    def _begin(self, inner: int) -> subprocess.Popen[bytes] | Fork:
+        command = ["setsid", "--ctty", *self.command]
+        return subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=self._env)
 
     def type(self, text: str) -> None:
         """Press keys; a line ends with Return, and a control character is one."""
@@ -73,3 +77,15 @@ class Terminal:
             data = b""
         self.seen += data.decode(errors="replace").replace("\r", "")
         return bool(data)
+
+
+class ForkedCommand(Terminal):
+    """A command of ours that shows its output in a terminal, which has no keys for it; a fork."""
+
+    def __init__(self, forks: Forking, words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        super().__init__(*words, env={**env, "PWD": str(cwd)})
+        self._forks = forks
+        self._cwd = cwd
+
+    def _begin(self, inner: int) -> Fork:
+        return self._forks.begin(self.command, self._cwd, self._env, inner)

@@ -8,12 +8,14 @@ In an output, ``...`` stands for anything.
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests.builtin.terminal import Terminal
+from tests.builtin.terminal import ForkedCommand, Terminal
+from tests.supervised.forked import Forking
 
 _FENCE = re.compile(
     r"^```(?:\{(?P<directive>[\w-]+)\} )?(?P<argument>\S*)\n"
@@ -39,6 +41,14 @@ _PROGRESS = r"\S+ is \w+: \d+ connections? open *(?:\x1b\[K)?"
 _BOLD = r"\x1b\[\d*m"
 _UNSEEN = re.compile(f"{_PROGRESS}|{_BOLD}")
 _ANY_LINES = r"(?:.*\n)*?"
+
+
+# What needs no interpreter and no keys of its own, if it needs no shell either.
+_FORKED = {
+    *("check", "events", "export", "logs", "reload", "scale", "stacks", "start", "status", "stop"),
+    *("upgrade", "why"),
+}
+_FOR_SHELLS = re.compile(r"[][$`\\|&;<>(){}?!~#\n]")
 
 
 class Block(NamedTuple):
@@ -70,12 +80,19 @@ def blocks_of(page: Path) -> Iterator[Block]:
 class Reader:
     """Somebody with one folder and two terminals. As a context, it ends what still runs.
 
-    ``before`` is the command that runs a shell.
+    ``before`` is the command that runs a shell, and ``forks`` runs commands of ours that need none.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], before: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        before: Sequence[str] = (),
+        forks: Forking | None = None,
+    ) -> None:
         self._environment = environment
         self._before = before
+        self._forks = forks
         self._notes = folder.parent / "notes"  # the current folder and the last exit status of the terminal
         self._notes.mkdir()
         (self._notes / "folder").write_text(str(folder))
@@ -111,8 +128,7 @@ class Reader:
 
     def _type(self, shown: str, *, is_left_running: bool) -> None:
         command, _, output = shown.partition("\n")
-        terminal = Terminal(*self._before, "bash", "-c", self._script(command), env=self._environment)
-        self._life.enter_context(terminal)
+        terminal = self._life.enter_context(self._terminal(command))
         if is_left_running and self._running is None:
             _expect(terminal, output)
             self._running = terminal
@@ -132,12 +148,21 @@ class Reader:
         if is_interrupted:
             _expect(terminal, before)
             terminal.type("\x03")
-        terminal.expect_end()
+        status = terminal.expect_end()
+        if isinstance(terminal, ForkedCommand):  # a shell notes it itself
+            (self._notes / "status").write_text(str(status))
         pattern = pattern_of(after)
         if is_interrupted:
             pattern = (_ANY_LINES if before.endswith("...\n") else "") + r"\^C\n?" + pattern
         seen = _UNSEEN.sub("", terminal.seen)
         assert re.fullmatch(pattern, seen), _difference(after, seen)
+
+    def _terminal(self, command: str) -> Terminal:
+        words = [] if _FOR_SHELLS.search(command) else shlex.split(command)
+        if self._forks and words[:1] == ["tamed"] and words[1] in _FORKED:
+            folder = Path((self._notes / "folder").read_text())
+            return ForkedCommand(self._forks, words[1:], folder, self._environment)
+        return Terminal(*self._before, "bash", "-c", self._script(command), env=self._environment)
 
     def _script(self, command: str) -> str:
         folder, status = ((self._notes / name).read_text() for name in ("folder", "status"))

@@ -19,6 +19,7 @@ from tests.docs.reader import Block, Reader, blocks_of
 from tests.examples.test_examples import GUIDES as EXAMPLES
 from tests.structure.source import ROOT
 from tests.supervised.daemon import needs_root
+from tests.supervised.forked import forking
 
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 MOVES = [page for page in PAGES if page.startswith("docs/moving/")]
@@ -109,7 +110,7 @@ def test_a_page_can_be_followed(
     folder: Path, environment: dict[str, str], network: list[str], page: str
 ) -> None:
     """From an empty folder, where nothing else uses a port."""
-    with Reader(folder, environment, network) as reader:
+    with Reader(folder, environment, network, forking(tuple(network))) as reader:
         follow(page, reader)
 
 

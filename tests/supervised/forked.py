@@ -81,9 +81,15 @@ class Forking:
             told, out, err = _contents([reader for reader, _ in pipes])
         return int(told.split()[1]), out, err
 
-    def begin(self, words: Sequence[str], cwd: str | Path, env: Mapping[str, str]) -> "Fork":
-        """Run a command, and do not wait for it."""
-        (told, told_writer), (out, out_writer) = os.pipe(), os.pipe()
+    def begin(
+        self, words: Sequence[str], cwd: str | Path, env: Mapping[str, str], output: int | None = None
+    ) -> "Fork":
+        """Run a command and do not wait for it; it writes into a pipe, or to a descriptor of the caller's."""
+        told, told_writer = os.pipe()
+        if output is not None:
+            self._fork([told_writer, os.dup(output), os.dup(output)], words, cwd, env)
+            return Fork(told)
+        out, out_writer = os.pipe()
         self._fork([told_writer, out_writer, os.dup(out_writer)], words, cwd, env)
         return Fork(told, open(out))  # noqa: PTH123 - it is a descriptor, and the caller's
 
@@ -109,7 +115,7 @@ class Forking:
 class Fork:
     """A command that runs in a fork: what `TamedProcess` uses of a `subprocess.Popen`."""
 
-    def __init__(self, told: int, stdout: TextIO) -> None:
+    def __init__(self, told: int, stdout: TextIO | None = None) -> None:
         self.stdout = stdout
         self.returncode: int | None = None
         self._told = open(told, "rb", buffering=0)  # noqa: SIM115 - as above
