@@ -19,7 +19,7 @@ from tests.supervised.daemon import NOBODY, Daemon, Tamed, is_there, needs_root,
 
 pytestmark = needs_root
 
-WORDS = [["start", "--preload"], ["run", "--workers", "2"]]
+WORDS = [["start", "--preload"], ["run", "--workers", "2", "--reload"]]
 OWN = re.compile(r"/dev/null|pipe:\[\d+\]|anon_inode:(\[(eventpoll|eventfd|io_uring|pidfd)\]|inotify)")
 LOGIN = {"SSH_AUTH_SOCK": "/root/agent", "XDG_RUNTIME_DIR": "/run/user/0", "NOTIFY_SOCKET": "@none"}
 
@@ -158,10 +158,14 @@ def expect(daemon: Daemon, expected: Iterable[str]) -> None:
 
 @pytest.mark.parametrize("command", WORDS, ids=" ".join)
 def test_no_process_has_anything_of_roots(public_tamed: Tamed, command: list[str]) -> None:
-    """Users, groups, capabilities, descriptors, terminal, environment; also of what replaces one."""
+    """Users, groups, capabilities, descriptors, terminal, environment; also of what replaces one or helps.
+
+    What helps reads the files, watches them, or tries a new program out.
+    """
     with running(public_tamed, command) as daemon:
         count = 2 if "--workers" in command else 1
         parts = ["supervisor", *["template"] * ("--preload" in command or count > 1)]
+        parts += ["watcher"] * ("--reload" in command)
         workers = ["worker"] * count
         # Each program has a shim, a fork of the fork server: one of those for each of the two services.
         programs = ["sleep", "shim", "shim", "shim"] * count
@@ -174,8 +178,8 @@ def test_no_process_has_anything_of_roots(public_tamed: Tamed, command: list[str
             os.kill(pid, signal.SIGKILL)
         daemon.wait_workers(count, without=victims)
         expect(daemon, expected)
-        for word in ("reload", "upgrade"):
-            assert public_tamed(word, "app").status == 0
+        for word, helper in (("reload", "planner"), ("upgrade", "trial")):
+            give(daemon, word, helper)
             expect(daemon, expected)
 
 
@@ -184,30 +188,22 @@ def daemon_port(daemon: Daemon) -> int:
     return int(daemon.addresses[-1].rpartition(":")[2])
 
 
-def seen(daemon: Daemon, what: str, *words: str) -> None:
-    """Give a command until a child of the supervisor was seen meanwhile, and check it."""
+def give(daemon: Daemon, word: str, helper: str) -> None:
+    """Give a command until a child of the supervisor was seen that helps meanwhile, and check it."""
     listing = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
     checked: set[int] = set()
     while not checked:
-        with daemon.tamed.popen(*words) as command:
+        with daemon.tamed.popen(word, "app") as command:
             while command.poll() is None:
                 with suppress(subprocess.TimeoutExpired):  # a look takes other processes some of their time
                     command.wait(0.01)
                 for pid in map(int, listing.read_text().split()):
                     try:
-                        if live.role(pid) == what and check(daemon, pid):
+                        if live.role(pid) == helper and check(daemon, pid):
                             checked.add(pid)
                     except (FileNotFoundError, ProcessLookupError):
                         continue  # it has ended, or is about to be executed
             assert command.returncode == 0
-
-
-def test_what_helps_a_supervisor_has_nothing_of_roots(public_tamed: Tamed) -> None:
-    """The processes that read the files, watch them, try a new program out and compress a log."""
-    with running(public_tamed, ["run", "--reload"]) as daemon:
-        wait_for("the watcher", lambda: "watcher" in look(daemon))
-        seen(daemon, "planner", "reload", "app")
-        seen(daemon, "trial", "upgrade", "app")
 
 
 def test_what_compresses_a_log_has_nothing_of_roots(public_tamed: Tamed) -> None:
