@@ -5,10 +5,12 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import resource
 import selectors
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 if not sys.flags.safe_path:
@@ -32,22 +34,9 @@ LOADED = (
     "tamed.worker.template",
 )
 
-# What the services in the box load, each with the libraries that it needs.
-SERVICES = (
-    "tamed.builtin._ftp.session",
-    "tamed.builtin._poem_cache",
-    "tamed.builtin._poetry",
-    "tamed.builtin._portforward.upstreams",
-    "tamed.builtin._socks.proxy",
-    "tamed.builtin._telnet_protocol",
-    "tamed.builtin._web.files",
-    "tamed.builtin.console",
-    "tamed.builtin.programs.process",
-    "tamed.control.foreground",
-    "tamed.log.layout",
-    "tamed.web._http2",
-    "tamed.worker.alone",
-)
+# What the services in the box are made of, besides, and what runs them; each is loaded with its libraries.
+SERVICES = ("tamed.builtin", "tamed.web")
+FOREGROUND = ("tamed.control.foreground", "tamed.log.layout", "tamed.worker.alone")
 
 # What a Twisted program loads, whatever it is; its reactor it gets itself.
 TWISTED = (
@@ -129,6 +118,14 @@ def show_mark(mark: str) -> None:
         memory.write(latter)
 
 
+def modules() -> Iterator[str]:
+    """Yield the modules of the services in the box, but for programs of their own."""
+    for name in SERVICES:
+        package = importlib.import_module(name)
+        found = pkgutil.walk_packages(package.__path__, f"{name}.")
+        yield from (each.name for each in found if not each.name.endswith("__main__"))
+
+
 def main() -> None:
     """Load the command, and serve the descriptor that was given."""
     with contextlib.suppress(
@@ -137,7 +134,7 @@ def main() -> None:
         importlib.import_module("uvloop")
     command = importlib.import_module("tamed.cli.main")
     errors = importlib.import_module("tamed.errors")
-    for name in (*LOADED, *{"": (), "services": SERVICES, "twisted": TWISTED}[sys.argv[2]]):
+    for name in (*LOADED, *{"": (), "services": (*FOREGROUND, *modules()), "twisted": TWISTED}[sys.argv[2]]):
         importlib.import_module(name)
     gc.freeze()  # or the first collection of each fork would copy all of it
     try:
