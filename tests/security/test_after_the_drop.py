@@ -165,7 +165,7 @@ def test_no_process_has_anything_of_roots(public_tamed: Tamed, command: list[str
     with running(public_tamed, command) as daemon:
         count = 2 if "--workers" in command else 1
         parts = ["supervisor", *["template"] * ("--preload" in command or count > 1)]
-        parts += ["watching"] * ("--reload" in command)
+        parts += ["watcher"] * ("--reload" in command)
         workers = ["worker"] * count
         # Each program has a shim, a fork of the fork server: one of those for each of the two services.
         programs = ["sleep", "shim", "shim", "shim"] * count

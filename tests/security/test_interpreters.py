@@ -69,7 +69,7 @@ def is_trusted(path: str) -> bool:
 @pytest.mark.parametrize(
     ("options", "roles"),
     [
-        (["--reload"], {"supervisor", "template", "worker", "planner", "trial", "watching"}),
+        (["--reload"], {"supervisor", "template", "worker", "planner", "trial", "watcher"}),
         (
             ["--user", "nobody", "--prepare-as-root", "--preload", "--reload"],
             {"supervisor", "template", "worker"},

@@ -34,9 +34,8 @@ LOADED = (
     "tamed.worker.template",
 )
 
-# What the services in the box are made of, besides, and what runs them; each is loaded with its libraries.
+# What the services in the box are made of; each module is loaded with its libraries.
 SERVICES = ("tamed.builtin", "tamed.web")
-FOREGROUND = ("tamed.control.foreground", "tamed.log.layout", "tamed.worker.alone")
 
 # What a Twisted program loads, whatever it is; its reactor it gets itself.
 TWISTED = (
@@ -134,7 +133,10 @@ def main() -> None:
         importlib.import_module("uvloop")
     command = importlib.import_module("tamed.cli.main")
     errors = importlib.import_module("tamed.errors")
-    for name in (*LOADED, *{"": (), "services": (*FOREGROUND, *modules()), "twisted": TWISTED}[sys.argv[2]]):
+    for name in (
+        *LOADED,
+        *{"": (), "services": ("tamed.worker.alone", *modules()), "twisted": TWISTED}[sys.argv[2]],
+    ):
         importlib.import_module(name)
     gc.freeze()  # or the first collection of each fork would copy all of it
     try:
