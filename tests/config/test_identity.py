@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed._os.identity import Identity
+from tamed._os.identity import Identity, becomes_another
 from tamed.config.identity import (
-    becomes_another,
     drop_to,
     identity_of,
     kept_capabilities,
@@ -49,7 +48,7 @@ STRANGER = Identity(54321, 54321, (54321,))
 CHECKS = """
 import os, sys
 from pathlib import Path
-from tamed._os.identity import Identity
+from tamed._os.identity import Identity, becomes_another
 from tamed.config.deployment import Deployment
 from tamed.config.identity import *
 from tamed.config.job import Job

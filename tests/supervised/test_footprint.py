@@ -36,7 +36,7 @@ application = Application("report", Report())
 
 def test_the_program_of_the_supervisor_loads_the_standard_library_only() -> None:
     """It loads neither asyncio nor logging, and of Tamed neither the command nor the worker."""
-    loaded = loaded_by("import tamed.supervisor.__main__")
+    loaded = loaded_by("import tamed.supervisor.program")
     assert not {name.partition(".")[0] for name in loaded} & HEAVY
     assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"tamed"}
     assert not {name for name in loaded if name.startswith(("tamed.cli", "tamed.builtin", "tamed.config"))}

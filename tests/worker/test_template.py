@@ -179,7 +179,7 @@ def test_a_template_begins_before_its_supervisor_and_ends_with_it(tamed: Tamed) 
         (["SCRIPT", "start", "fastpoetry"], True),
         (["SCRIPT", "start", "app.py"], True),
         (["SCRIPT", "start", "ode"], False),
-        (["PYTHON", "-m", "tamed", "start", "fastpoetry"], False),
+        (["PYTHON", "-m", "tamed", "start", "fastpoetry"], True),
         (["PYTHON", "-Xdev", "SCRIPT", "start", "fastpoetry"], False),
         (["env", "PYTHONPATH=early", "SCRIPT", "start", "fastpoetry"], False),
     ],
@@ -219,10 +219,14 @@ def test_a_first_template_that_ends_before_its_supervisor_is_there_fails_the_sta
     early.mkdir()
     ending = "import os, sys\nif 'tamed.worker' in sys.orig_argv:\n    os.write(2, b'early')\n    os._exit(7)"
     (early / "sitecustomize.py").write_text(ending)
-    done = tamed("start", "fastpoetry", "--port", "0", env={"PYTHONPATH": str(early)})
+    tamed.write(
+        "ode.py", source("ode")
+    )  # a plugin of others, so that the command does not become the template
+    places = {"PYTHONPATH": str(early), "TAMED_PLUGIN_PATH": str(tamed.folder)}
+    done = tamed("start", "ode", env=places)
     assert done.status == 70
     assert "the process that loads Tamed for the workers" in done.err
-    assert "early" in (tamed.logs / "fastpoetry.log").read_text()
+    assert "early" in (tamed.logs / "ode.log").read_text()
 
 
 def test_the_framework_starts_nothing_when_it_is_loaded() -> None:
@@ -235,14 +239,16 @@ def test_a_template_whose_files_have_changed_is_replaced(tamed: Tamed) -> None:
     """The next reload notices that a module which the template had loaded was written."""
     early = tamed.folder / "early"
     early.mkdir()
-    (early / "sitecustomize.py").write_text("import sys\nsys.release = 1\n")
+    release = early / "sitecustomize.py"
+    release.write_text("import sys\nsys.release = 1\n")
+    wait_for("a file older than the command", lambda: time.time() - release.stat().st_ctime > 0.1)
     app = "import sys\nfrom tamed import Application\nprint('release', sys.release, flush=True)\n"
     tamed.write("app.py", app + "application = Application('app')\n")
     daemon = tamed.start("--workers", "2", "app.py", env={"PYTHONPATH": str(early)})
     before = templates(tamed)
     assert tamed("reload").status == 0
     assert templates(tamed) == before
-    (early / "sitecustomize.py").write_text("import sys\nsys.release = 2\n")
+    release.write_text("import sys\nsys.release = 2\n")
     assert tamed("reload").status == 0
     wait_for("the end of the old template", lambda: len(templates(tamed)) == 1)
     assert templates(tamed) != before

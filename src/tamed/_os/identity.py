@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 from tamed._os.text import did_you_mean
 from tamed.errors import ConfigurationError, SystemRefused
 
-__all__ = ["Identity", "acting_for", "become"]
+__all__ = ["Identity", "acting_for", "become", "becomes_another"]
 
 _OF_A_LOGIN = (
     *("HOME", "LOGNAME", "USER", "SHELL", "MAIL"),
@@ -202,3 +202,8 @@ def _group(text: str) -> int:
 def _is_number(text: str) -> bool:
     """Return whether a text is a valid id: 32 bits, and not -1, which means "no change"."""
     return text.isascii() and text.isdigit() and int(text) < 0xFFFFFFFF
+
+
+def becomes_another(identity: Identity | None) -> bool:
+    """Return whether this process is root and must become another user."""
+    return identity is not None and identity.uid != 0 and os.geteuid() == 0

@@ -74,10 +74,13 @@ def _run(arguments: list[str]) -> int | Callable[[], NoReturn]:
             from tamed.cli.completion import offer
 
             return offer(shell, words)
-    from tamed.cli.commands import run_command
     from tamed.errors import TamedError, status_of
 
     try:
+        if arguments[:1] == ["start"] and (outcome := _begun(arguments)) is not None:
+            return outcome
+        from tamed.cli.commands import run_command
+
         return run_command(arguments)
     except Unwind as unwound:
         return unwound.rest
@@ -91,6 +94,19 @@ def _run(arguments: list[str]) -> int | Callable[[], NoReturn]:
         with suppress(BrokenPipeError):  # the status is that of the error
             print(*explain(error), sep="\n", file=sys.stderr)
         return status_of(error)
+
+
+def _begun(arguments: list[str]) -> int | Callable[[], NoReturn] | None:
+    """Begin a daemon before the command line is read; return None in the process that must read it."""
+    from tamed.cli.password import ask_secret
+    from tamed.control.head_start import begin
+
+    outcome = begin(arguments, ask_secret)
+    if outcome is None or callable(outcome):
+        return outcome
+    if outcome.text:  # otherwise the process that read the command line has printed what is wrong
+        print(outcome.text, file=sys.stdout if outcome.ready else sys.stderr)
+    return outcome.status
 
 
 def _reader_is_gone() -> bool:

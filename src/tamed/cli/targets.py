@@ -42,7 +42,8 @@ def _run_here(job: Job, *, may_fork: bool = False) -> "Ending":
     another user: root must not load code of that user, so a worker loads it. With another root directory,
     there is only this process.
     """
-    from tamed.config.identity import becomes_another, identity_of  # lazy import: other commands need no user
+    from tamed._os.identity import becomes_another  # lazy import: other commands need no user
+    from tamed.config.identity import identity_of
     from tamed.config.reading import Reading
 
     reading = Reading.entering(job, ask_secret)
@@ -65,7 +66,7 @@ def start(**given: Any) -> int:
     from tamed.control.launch import start as start_daemon
 
     job = job._replace(argv=tuple(sys.argv), detached=True)
-    report = start_daemon(job, ask_secret, may_fork=True)
+    report = start_daemon(job, ask_secret)
     print(report.text, file=sys.stdout if report.ready else sys.stderr)
     return report.status
 

@@ -16,7 +16,6 @@ from tamed.unix.privileges import Capability, change_root, drop_privileges, requ
 
 __all__ = [
     "ReadAsRoot",
-    "becomes_another",
     "check_application",
     "check_files",
     "check_interpreter",
@@ -35,11 +34,6 @@ _WRITING = frozenset("wax+")
 def identity_of(settings: Daemon) -> Identity | None:
     """Return the user that the settings name, or None. Raises ConfigurationError for an unknown one."""
     return Identity.named(settings.user, settings.group)
-
-
-def becomes_another(identity: Identity | None) -> bool:
-    """Return whether this process is root and must become another user."""
-    return identity is not None and identity.uid != 0 and os.geteuid() == 0
 
 
 def owner_of(identity: Identity | None) -> tuple[int, int] | None:

@@ -1,13 +1,14 @@
-"""Making the first template, which loads in parallel with its supervisor.
+"""The first template, which loads in parallel with its supervisor, and the exec of that.
 
-The command makes it just before it becomes the supervisor by exec. So each has a core of its own, and the
-first worker is ready sooner. The template is a child of the same process before and after the exec. It has
-the environment, rights and descriptors of one that the supervisor spawns (`tamed.supervisor.spawner`).
+- `become_template`: a process of the command becomes the template (`tamed.control.head_start`).
+- `become_supervisor`: a process of the command makes the template as its child and becomes the supervisor by
+  exec. So the template is the child of the same process before and after.
 
-It is a fork of the command if that is as good as a new interpreter: then what the command has loaded is not
-loaded again. See `_is_as_new`. Otherwise it is a new interpreter.
+The template has the environment, rights and descriptors of one that the supervisor spawns
+(`tamed.supervisor.spawner`). It is a process of the command if that is as good as a new interpreter: then
+what the command has loaded is not loaded again. See `_is_as_new`. Otherwise it is a new interpreter.
 
-The plan contains its pid. Without one, the supervisor spawns a template when it needs one. There is none
+There may be none, and then the supervisor spawns one when it needs it:
 
 - if the system refuses to start it: the supervisor will get and report the same error;
 - with ``--preload``: no code of the application may run before the supervisor holds the pid file;
@@ -20,30 +21,55 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from tamed._os.beginning import MODULES, PATH, Unwind
-from tamed._os.identity import Identity
+from tamed._os.beginning import MODULES, Unwind, has_options, leave_command, words_of
+from tamed._os.fork import threads
+from tamed._os.identity import Identity, becomes_another
 from tamed._os.limits import limit_open_files
 from tamed._os.proc import process_begin, show_program, show_words
+from tamed._os.syscalls import be_subreaper
 from tamed.ipc.message import InvalidMessage, encode_message
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.spawner import TEMPLATE, ChildPipes, FirstTemplate, Spawner
+from tamed.unix.privileges import ROOT_FLAGS, roots_environ
 from tamed.unix.spawn import CHANNEL, FAILED, RECORDS, become_child
 
 if TYPE_CHECKING:
     from importlib.abc import InspectLoader
 
-__all__ = ["with_template"]
+__all__ = ["become_supervisor", "become_template", "with_template"]
 
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_", "GLIBC_")
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _STANDARD = str(Path(os.__file__).parent) + os.sep
+
+
+def become_supervisor(plan: Plan, first: FirstTemplate | None = None, *, may_fork: bool = False) -> NoReturn:
+    """Execute the supervisor of a plan here, with its first template, which is made if it is not given.
+
+    With ``may_fork``, Unwind is raised in that template.
+    """
+    be_subreaper(True)  # kept across exec, so the supervisor need not load ctypes for it
+    environ: Mapping[str, str] = os.environ
+    flags: tuple[str, ...] = ()
+    identity = Identity.named(plan.user, plan.group)
+    if becomes_another(identity):  # nothing that this user controls may be loaded in a process that is root
+        environ, flags = roots_environ(os.environ), ROOT_FLAGS
+        python = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
+        plan = plan._replace(interpreter_environ=python)
+    if first is not None:
+        plan = _inheriting(plan, first)
+    elif threads() == 1:
+        plan = with_template(plan, identity, environ, may_fork=may_fork)
+    descriptor = plan.hand_over()
+    command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
+    os.execve(command[0], command, environ)
 
 
 def with_template(
@@ -58,38 +84,60 @@ def with_template(
     if plan.preload:
         return plan
     try:
-        return plan._replace(template=_made(plan, identity, environ, may_fork=may_fork)._asdict())
+        return _inheriting(plan, _made(plan, identity, environ, may_fork=may_fork))
     except (OSError, InvalidMessage):
         return plan
+
+
+def become_template(plan: Plan, identity: Identity | None, given: Callable[[FirstTemplate], object]) -> None:
+    """Become the template of a plan by Unwind, if that is as good as a new interpreter; else return.
+
+    ``given`` is called before with our ends of its channel and pipes, which are closed then.
+    """
+    spawner = Spawner(plan, identity, os.environ)
+    if plan.preload or threads() > 1 or not _may_be_forked(plan, spawner):
+        return
+    with _prepared(plan, {**plan.template_order, "loaded": process_begin(plan.listen_pid)}) as made:
+        ours, theirs, pipes = made
+        given(FirstTemplate(os.getpid(), ours.fileno(), *pipes.ours))
+        raise Unwind(_beginning(plan, spawner.child_environ, theirs.fileno(), pipes.theirs))
 
 
 def _made(
     plan: Plan, identity: Identity | None, environ: Mapping[str, str], *, may_fork: bool
 ) -> FirstTemplate:
     spawner = Spawner(plan, identity, environ, limits_files=True)
-    is_fork = (
-        may_fork
-        and not spawner.is_privileged
-        and _is_as_new(spawner.child_environ)
-        and bool(_words(plan.name))
-    )
+    is_fork = may_fork and _may_be_forked(plan, spawner)
     order = plan.template_order
     if is_fork:
         order["loaded"] = process_begin(plan.listen_pid)  # the command, which has forked this process
-    with ExitStack() as held:
-        ours, theirs = map(held.enter_context, socket.socketpair())
-        _send_at_once(ours, encode_message(order))
-        pipes = ChildPipes(plan.directory)
-        held.callback(pipes.close)
+    with _prepared(plan, order) as (ours, theirs, pipes):
         if is_fork:
             pid = _forked(plan, spawner.child_environ, theirs.fileno(), pipes.theirs)
         else:
             interpreter = plan.worker_interpreter
             pid = spawner.spawn(theirs.fileno(), pipes.theirs, *TEMPLATE, interpreter=interpreter)
-        first = FirstTemplate(pid, ours.detach(), *pipes.take_ours())
+        return FirstTemplate(pid, ours.detach(), *pipes.take_ours())
+
+
+def _inheriting(plan: Plan, first: FirstTemplate) -> Plan:
+    """Return a plan with its first template, for a supervisor that inherits its descriptors by exec."""
     for descriptor in first.descriptors:
         os.set_inheritable(descriptor, True)
-    return first
+    return plan._replace(template=first._asdict())
+
+
+@contextmanager
+def _prepared(
+    plan: Plan, order: Mapping[str, object]
+) -> Iterator[tuple[socket.socket, socket.socket, ChildPipes]]:
+    """Yield both ends of a channel in which the order is, and the pipes; close what is left of them."""
+    with ExitStack() as held:
+        ours, theirs = map(held.enter_context, socket.socketpair())
+        _send_at_once(ours, encode_message(order))
+        pipes = ChildPipes(plan.directory)
+        held.callback(pipes.close)
+        yield ours, theirs, pipes
 
 
 def _send_at_once(sock: socket.socket, line: bytes) -> None:
@@ -102,6 +150,10 @@ def _send_at_once(sock: socket.socket, line: bytes) -> None:
 # A template that is forked.
 
 
+def _may_be_forked(plan: Plan, spawner: Spawner) -> bool:
+    return not spawner.is_privileged and _is_as_new(spawner.child_environ) and bool(_words(plan.name))
+
+
 def _is_as_new(environ: Mapping[str, str]) -> bool:
     """Return whether a fork of this process has loaded only what a new interpreter would load, too.
 
@@ -110,7 +162,7 @@ def _is_as_new(environ: Mapping[str, str]) -> bool:
     start must be the same.
     """
     return (
-        not any(option.startswith("-") for option in sys.orig_argv[1:2])
+        not has_options()
         and _read_at_start(environ) == _read_at_start(os.environ)
         and all(map(_is_known, sys.modules.keys() - MODULES))
     )
@@ -128,12 +180,7 @@ def _is_known(name: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    """Return what process listings show of a template; empty if the command is too short for that."""
-    for program in (sys.executable, Path(sys.executable).name):
-        words = [program, "-m", TEMPLATE[0], name, *TEMPLATE[1:]]
-        if len(" ".join(words)) <= len(" ".join(sys.orig_argv)):
-            return words
-    return []
+    return words_of(TEMPLATE[0], name, *TEMPLATE[1:])
 
 
 def _forked(plan: Plan, environ: Mapping[str, str], channel: int, pipes: tuple[int, int, int]) -> int:
@@ -148,20 +195,27 @@ def _forked(plan: Plan, environ: Mapping[str, str], channel: int, pipes: tuple[i
         raise
     if pid == 0:
         try:
-            channel, records, output, directory = map(os.dup, (channel, *pipes))
+            rest = _beginning(plan, environ, channel, pipes)
         except OSError:
             os._exit(FAILED)  # two processes would go on as the supervisor
-        placed = {1: output, 2: output, CHANNEL: channel, RECORDS: records}
-        raise Unwind(partial(_begin, plan, environ, placed, directory))
+        raise Unwind(rest)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pid
+
+
+def _beginning(
+    plan: Plan, environ: Mapping[str, str], channel: int, pipes: tuple[int, int, int]
+) -> Callable[[], NoReturn]:
+    """Return the program of a template, with copies of these descriptors. Raises OSError."""
+    channel, records, output, directory = map(os.dup, (channel, *pipes))
+    placed = {1: output, 2: output, CHANNEL: channel, RECORDS: records}
+    return partial(_begin, plan, environ, placed, directory)
 
 
 def _begin(plan: Plan, environ: Mapping[str, str], placed: Mapping[int, int], directory: int) -> NoReturn:
     """Give up what a new process of Tamed would not have, and run the program of a template."""
     try:
-        for name in [name for name in sys.modules if name.startswith(("tamed.cli", "tamed.control"))]:
-            del sys.modules[name]
+        leave_command()
         gc.collect()  # objects of the command close their descriptors now, before these are other files
         become_child(placed, directory)
         # As an interpreter has them at its start.
@@ -172,8 +226,6 @@ def _begin(plan: Plan, environ: Mapping[str, str], placed: Mapping[int, int], di
             limit_open_files(plan.max_files)
         os.environ.clear()
         os.environ.update(environ)
-        script = os.path.dirname(os.path.realpath(sys.argv[0]))  # noqa: PTH120 - as the interpreter does it
-        sys.path[:] = PATH[1:] if PATH[:1] == (script,) else PATH
         words = _words(plan.name)
         show_words(words, len(sys.orig_argv))
         show_program(Path(sys.executable).name)

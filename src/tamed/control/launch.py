@@ -3,19 +3,16 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tamed._os.beginning import Unwind
 from tamed._os.descriptors import close_inherited
-from tamed._os.fork import threads
-from tamed._os.identity import Identity
+from tamed._os.identity import Identity, becomes_another
 from tamed._os.limits import allowed_memory
-from tamed._os.syscalls import be_subreaper
 from tamed.config.identity import (
-    becomes_another,
     check_application,
     check_files,
     check_interpreter,
@@ -33,7 +30,8 @@ from tamed.config.log_plan import (
 )
 from tamed.config.reading import Ask, Reading
 from tamed.config.settings import Daemon
-from tamed.control.first_template import with_template
+from tamed.control.first_template import become_supervisor
+from tamed.control.head_start import HeadStart
 from tamed.control.instances import (
     SWEPT,
     find_instance,
@@ -49,7 +47,6 @@ from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import forget_plan, has_left_plan, kept_plan, left_plan, plan_path, save_plan
 from tamed.unix.detach import Launch, Report, detach
 from tamed.unix.pidfile import check_replaceable
-from tamed.unix.privileges import ROOT_FLAGS, roots_environ
 from tamed.unix.rundir import Instance, RunDirectory, check_name
 
 __all__ = [
@@ -67,13 +64,14 @@ _PATIENCE = 15.0  # seconds after the supervisor's deadline in which it reports 
 _UMASK = 0o027
 
 
-def start(job: Job, ask: Ask, *, may_fork: bool = False) -> Report:
+def start(job: Job, ask: Ask) -> Report:
     """Start a daemon and wait until it is ready or has failed; return the outcome.
 
     ``ask`` prompts for the secrets that the options refer to as ``prompt:``. Raises a TamedError for an error
-    before the daemon exists; with ``may_fork``, Unwind in a process that only the outermost caller may go on
-    with, which must be that of the command.
+    before the daemon exists, and Unwind in the reader of a head start (`tamed.control.head_start`).
     """
+    if HeadStart.of_this_process is not None:
+        ask = HeadStart.of_this_process.ask
     folder = start_folder()
     reading = Reading.entering(job, ask)
     settings = reading.settings
@@ -93,7 +91,7 @@ def start(job: Job, ask: Ask, *, may_fork: bool = False) -> Report:
             plan_file=str(plan_path(instance)),
         )
         _check(plan, identity, reading)
-        report = launch(plan, may_fork=may_fork)
+        report = launch(plan)
     except Unwind:
         raise
     except BaseException:
@@ -105,15 +103,18 @@ def start(job: Job, ask: Ask, *, may_fork: bool = False) -> Report:
     return report
 
 
-def launch(plan: Plan, *, may_fork: bool = False) -> Report:
+def launch(plan: Plan) -> Report:
     """Start the daemon of a plan, and wait until it is ready or has failed. Raises as `start` does."""
-    plan = plan._replace(listen_pid=os.getpid())
     keep = [*passed_to_this_process(os.environ), *_named_by(plan)]
+    timeout = plan.start_timeout + _PATIENCE
+    if HeadStart.of_this_process is not None:
+        HeadStart.of_this_process.hand_over(plan, Identity.named(plan.user, plan.group), keep, timeout)
+    plan = plan._replace(listen_pid=os.getpid())
     launched = detach(keep=keep, umask=plan.umask, directory=Path(plan.directory))
     if not isinstance(launched, Launch):
         os.set_inheritable(launched.fileno(), True)
-        _become_supervisor(plan._replace(report=launched.fileno()), may_fork=may_fork)
-    return launched.wait(plan.start_timeout + _PATIENCE)
+        become_supervisor(plan._replace(report=launched.fileno()))
+    return launched.wait(timeout)
 
 
 def supervise_here(reading: Reading, *, may_fork: bool = False) -> NoReturn:
@@ -135,7 +136,7 @@ def supervise_here(reading: Reading, *, may_fork: bool = False) -> NoReturn:
     if becomes_another(identity):
         # An ``fd://`` endpoint may refer to some of them.
         close_inherited(keep=passed_to_this_process(os.environ), but_sockets=True)
-    _become_supervisor(plan, may_fork=may_fork)
+    become_supervisor(plan, may_fork=may_fork)
 
 
 def job_again(plan: Plan) -> Job:
@@ -267,22 +268,6 @@ def _check(plan: Plan, identity: Identity | None, reading: Reading) -> None:
         check_replaceable(Path(plan.second_pid_file))
     check_interpreter(identity)
     check_application(identity, reading.job, reading.deployment)
-
-
-def _become_supervisor(plan: Plan, *, may_fork: bool) -> NoReturn:
-    be_subreaper(True)  # kept across exec, so the supervisor need not load ctypes for it
-    environ: Mapping[str, str] = os.environ
-    flags: tuple[str, ...] = ()
-    identity = Identity.named(plan.user, plan.group)
-    if becomes_another(identity):  # nothing that this user controls may be loaded in a process that is root
-        environ, flags = roots_environ(os.environ), ROOT_FLAGS
-        python = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
-        plan = plan._replace(interpreter_environ=python)
-    if threads() == 1:
-        plan = with_template(plan, identity, environ, may_fork=may_fork)
-    descriptor = plan.hand_over()
-    command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
-    os.execve(command[0], command, environ)
 
 
 def start_folder() -> str:

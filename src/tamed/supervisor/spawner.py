@@ -151,10 +151,15 @@ class ChildPipes:
         """Close the descriptors for the child: it has copies."""
         self._theirs.close()
 
+    @property
+    def ours(self) -> tuple[int, int]:
+        """The reading ends, for records and output."""
+        return self._records, self._output
+
     def take_ours(self) -> tuple[int, int]:
         """Return the reading ends, for records and output; the caller must close them."""
         self._ours.pop_all()
-        return self._records, self._output
+        return self.ours
 
     def close(self) -> None:
         """Close all remaining descriptors."""

@@ -4,7 +4,7 @@ The supervisor runs it. It loads the modules that the new program will load, rea
 program will resume from, and reports its version.
 """
 
-import tamed.supervisor.__main__  # noqa: F401 - the trial is that it can be loaded
+import tamed.supervisor.program  # noqa: F401 - the trial is that it can be loaded
 from tamed._version import __version__
 from tamed.ipc.channel import answer_order
 from tamed.ipc.handoff import HandoffState

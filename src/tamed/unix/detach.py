@@ -12,10 +12,12 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import termios
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -31,7 +33,7 @@ from tamed._os.text import signal_name
 from tamed.errors import ExitStatus, from_os_error, reason, status_of
 from tamed.unix.process import ProcessHandle
 
-__all__ = ["Launch", "Report", "Reporter", "System", "detach", "leave_terminal"]
+__all__ = ["Launch", "Report", "Reporter", "System", "detach", "fork_daemon", "leave_terminal", "settle"]
 
 _DYING = 10.0  # seconds between the end of the pipe and the end of the process
 _BLOCKED = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM}
@@ -87,6 +89,21 @@ class Reporter:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def planned(self, timeout: float, control: str) -> None:
+        """Report the plan's time for the start, in seconds, and the path of the control socket."""
+        self._send({"timeout": timeout, "control": control})
+
+    def ask(self, name: str) -> str | None:
+        """Have the waiting process ask for a secret; return it, or None if it has ended."""
+        self._send({"ask": name})
+        data = b""
+        while self._descriptor >= 0 and not data.endswith(b"\n"):
+            part = os.read(self._descriptor, 65536)
+            if not part:
+                self.close()
+            data += part
+        return json.loads(data)["answer"] if data.endswith(b"\n") else None
+
     def _send(self, message: dict[str, object]) -> None:
         left = json.dumps(message).encode() + b"\n"
         try:
@@ -109,28 +126,49 @@ class Launch:
         self._pid: int | None = None
         self._rest = b""
         self._grace = 0.0
+        self._timeout = 0.0
+        self._deadline: float | None = None
+        self._ask: Callable[[str], str] | None = None
+        self.control = ""
 
-    def wait(self, timeout: float | None = None, *, grace: float = 10.0) -> Report:
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        grace: float = 10.0,
+        ask: Callable[[str], str] | None = None,
+    ) -> Report:
         """Wait until the daemon is ready, has failed or has died, and return the result.
 
         After ``timeout`` seconds, or on an exception such as KeyboardInterrupt, the daemon is terminated: it
         gets SIGTERM and has ``grace`` seconds to clean up; then it and its process group are killed.
+
+        A daemon without a plan (`fork_daemon`) reports the timeout and ``control``, the path of its control
+        socket, when it has one. Until then it has SIGTERM for its whole process group, and no time limit;
+        ``ask`` is called for the secrets that it asks for.
         """
         self._grace = grace
+        self._ask = ask
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            return self._read(timeout)
+            self._limit(timeout)
+            return self._read()
         except BaseException:
             self._terminate()
             raise
         finally:
+            if self._ask is not None:  # there may be other processes than the daemon in its group
+                _send(os.killpg, self._group, signal.SIGKILL)
             os.close(self._descriptor)
             _reap(self._group)
             be_subreaper(False)
 
-    def _read(self, timeout: float | None) -> Report:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while self._is_readable(deadline):
+    def _limit(self, timeout: float | None) -> None:
+        self._timeout = timeout or 0.0
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    def _read(self) -> Report:
+        while self._is_readable(self._deadline):
             data = os.read(self._descriptor, 65536)
             if not data:
                 return self._died()
@@ -140,7 +178,7 @@ class Launch:
                 if report is not None:
                     return report
         self._terminate()
-        return self._failure(f"it was not ready after {timeout:g} seconds", ExitStatus.SOFTWARE)
+        return self._failure(f"it was not ready after {self._timeout:g} seconds", ExitStatus.SOFTWARE)
 
     def _is_readable(self, deadline: float | None) -> bool:
         left = None if deadline is None else max(deadline - time.monotonic(), 0.0) * 1000
@@ -158,6 +196,14 @@ class Launch:
                 return self._failure(why, status)
             case {"pid": int(pid)}:
                 self._pid = pid
+            case {"timeout": float(timeout), "control": str(control)}:
+                self._ask = None
+                self.control = control
+                self._limit(timeout)
+            case {"ask": str(name)} if self._ask is not None:
+                answer = json.dumps({"answer": self._ask(name)}).encode() + b"\n"
+                while answer:
+                    answer = answer[os.write(self._descriptor, answer) :]
             case _:
                 pass  # a message of a newer version
         return None
@@ -206,8 +252,8 @@ class Launch:
             self._wait_status(_DYING)
 
     def _send_sigterm(self) -> None:
-        """Send SIGTERM to the daemon, or, before it has reported its pid, to its whole process group."""
-        if self._pid is not None:
+        """Send SIGTERM to the daemon, or, before it has reported its pid or plan, to its process group."""
+        if self._pid is not None and self._ask is None:
             _send(os.kill, self._pid, signal.SIGTERM)
         elif not _send(os.killpg, self._group, signal.SIGTERM):
             _send(os.kill, self._group, signal.SIGTERM)
@@ -264,10 +310,19 @@ def detach(
     the reason. Raises SystemRefused if this process has threads or may not fork.
     """
     system = system or System()
+    side = fork_daemon(system)
+    if isinstance(side, Reporter):
+        settle(side, keep=keep, umask=umask, directory=directory, system=system)
+    return side
+
+
+def fork_daemon(system: System | None = None) -> Launch | Reporter:
+    """Do the first half of `detach`: the daemon has no terminal, and all else is still that of its parent."""
+    system = system or System()
     system.require_single_thread("cannot detach")
     fill_standard_descriptors()
     _flush()
-    reading, writing = os.pipe()
+    waiting, reporting = socket.socketpair()
     be_subreaper(True)
     # A signal between the fork and `wait` would end this process, and the daemon would run unsupervised.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
@@ -275,38 +330,51 @@ def detach(
         child = system.fork()
     except OSError as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(reading)
-        os.close(writing)
+        waiting.close()
+        reporting.close()
         raise from_os_error("cannot detach", error) from error
     if child:
-        os.close(writing)
-        return Launch(child, reading, mask)
-    os.close(reading)
-    reporter = Reporter(writing)
-    _become_daemon(reporter, system, keep, umask, directory)
+        reporting.close()
+        return Launch(child, waiting.detach(), mask)
+    waiting.close()
+    reporter = Reporter(reporting.detach())
+    _leave_session(reporter, system)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return reporter
 
 
-def _become_daemon(
-    reporter: Reporter, system: System, keep: Collection[int], umask: int, directory: Path
-) -> None:
+def _leave_session(reporter: Reporter, system: System) -> None:
     """Return in the daemon only; Ctrl-C, which the waiting process handles, stays blocked until then."""
-    try:
+    with _detaching(reporter, system):
         # The waiting process ends this one with it.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         system.setsid()
         if system.fork() == 0:
             reporter.started(os.getpid())
-            system.umask(umask)
-            system.chdir(directory)
-            system.close_inherited(keep)
-            system.silence()
             return
+    system.exit(ExitStatus.OK)
+
+
+def settle(
+    reporter: Reporter, *, keep: Collection[int], umask: int, directory: Path, system: System | None = None
+) -> None:
+    """Do the second half of `detach`, in the daemon."""
+    system = system or System()
+    with _detaching(reporter, system):
+        system.umask(umask)
+        system.chdir(directory)
+        system.close_inherited(keep)
+        system.silence()
+
+
+@contextmanager
+def _detaching(reporter: Reporter, system: System) -> Iterator[None]:
+    """Report a failure, and end."""
+    try:
+        yield
     except BaseException as error:
         reporter.failed(f"cannot detach: {reason(error)}", status_of(error))
         system.exit(status_of(error))
-    system.exit(ExitStatus.OK)
 
 
 def _flush() -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tamed._os.descriptors import close_inherited
 from tamed._os.fork import guard_forks
+from tamed._os.identity import becomes_another
 from tamed._os.limits import limit_open_files
 from tamed._os.secrets import SECRETS
-from tamed.config.identity import becomes_another, check_files, drop_to, identity_of
+from tamed.config.identity import check_files, drop_to, identity_of
 from tamed.config.job import Job
 from tamed.config.load import load
 from tamed.config.log_plan import log_in_foreground

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tamed._os.fork import guard_forks
+from tamed._os.identity import becomes_another
 from tamed._os.secrets import SECRETS
 from tamed.config.deployment import Deployment
-from tamed.config.identity import ReadAsRoot, becomes_another, drop_to, identity_of
+from tamed.config.identity import ReadAsRoot, drop_to, identity_of
 from tamed.config.job import Job
 from tamed.config.kinds import own_kinds
 from tamed.config.load import load

@@ -1,0 +1,111 @@
+"""A daemon that begins before its command line is read, with a real command."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.patience import PATIENCE
+from tests.security import live
+from tests.supervised.daemon import Command, Tamed, wait_for
+
+# A plugin that is loaded only when a test lets it be.
+SLOW = """
+import os
+from tamed import Service, plugin
+
+open(f"reader-{os.getpid()}", "w").close()
+open("gate").read()
+
+@plugin
+def slow():
+    return Service("slow")
+"""
+
+
+@pytest.fixture
+def reading(tamed: Tamed) -> Iterator[Command]:
+    """A command to start a daemon, which never ends to read the options."""
+    tamed.write("slow.py", SLOW)
+    os.mkfifo(tamed.folder / "gate")
+    with tamed.popen("start", "slow", env={"TAMED_PLUGIN_PATH": str(tamed.folder)}) as command:
+        wait_for("the reader", lambda: readers(tamed))
+        yield command
+
+
+def readers(tamed: Tamed) -> list[int]:
+    """Return the pid of the process that reads the command line, when it waits at the gate."""
+    return [int(each.name.partition("-")[2]) for each in tamed.folder.glob("reader-*")]
+
+
+def outcome(command: Command) -> tuple[int, str, str]:
+    """Wait for the end of a command, and return its status and its output."""
+    out, err = command.communicate(timeout=PATIENCE)
+    return command.returncode, out, err
+
+
+def nothing_is_left(tamed: Tamed) -> None:
+    """Wait until no process and no file of a daemon is left."""
+    wait_for("the end of all processes", lambda: not tamed.processes())
+    assert tamed.left() == {}
+
+
+def test_an_interrupt_while_the_command_line_is_read_ends_all(tamed: Tamed, reading: Command) -> None:
+    """Ctrl-C in the terminal reaches the command, which ends the others with it."""
+    reading.send_signal(signal.SIGINT)
+    assert outcome(reading) == (-signal.SIGINT, "", "")
+    nothing_is_left(tamed)
+
+
+def test_no_daemon_comes_up_for_a_command_that_was_killed(tamed: Tamed, reading: Command) -> None:
+    """Nobody would learn that it runs."""
+    reading.kill()
+    assert outcome(reading)[0] == -signal.SIGKILL
+    nothing_is_left(tamed)
+    assert not (tamed.logs / "slow.log").exists()
+
+
+def test_the_death_of_the_reader_is_reported(tamed: Tamed, reading: Command) -> None:
+    """It has printed nothing then, so the command says what has happened."""
+    (reader,) = readers(tamed)
+    os.kill(reader, signal.SIGKILL)
+    why = "tamed: the process that reads the command line was ended by SIGKILL\n"
+    assert outcome(reading) == (70, "", why)
+    nothing_is_left(tamed)
+
+
+def test_the_reader_ends_with_the_daemon(tamed: Tamed, reading: Command) -> None:
+    """The command does not wait for what nobody needs any more."""
+    (daemon,) = {*tamed.processes()} - {*readers(tamed), reading.pid}
+    os.kill(daemon, signal.SIGKILL)
+    assert outcome(reading) == (70, "", "it died before it was ready: killed by SIGKILL\n")
+    nothing_is_left(tamed)
+
+
+@pytest.mark.parametrize("options", ["", "-Xdev"])
+def test_the_supervisor_is_a_process_of_the_command_if_that_has_no_options(
+    tamed: Tamed, options: str
+) -> None:
+    """Otherwise it is executed; what it shows, holds and has loaded is the same."""
+    script = str(Path(sys.executable).with_name("tamed"))
+    command = [
+        sys.executable,
+        *options.split(),
+        script,
+        "start",
+        "--workers",
+        "2",
+        "fastpoetry",
+        "--port",
+        "0",
+    ]
+    subprocess.run(command, cwd=tamed.folder, env=tamed.environment(), check=True, timeout=PATIENCE)
+    (pid,) = (each for each in tamed.processes() if "tamed.supervisor" in live.words(each))
+    assert ("-P" in live.words(pid)) is bool(options)
+    assert live.session(pid) not in {pid, os.getsid(0)}
+    assert "asyncio" not in Path(f"/proc/{pid}/maps").read_text()
+    assert tamed("stop").status == 0
