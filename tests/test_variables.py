@@ -35,7 +35,7 @@ def test_an_entry_point_may_be_a_module() -> None:
     ("wanted", "missing"),
     [("no_such.module", "no_such"), ("no_such", "no_such"), ("no_such_either", None), ("os", None)],
 )
-def test_what_is_missing_is_told_from_what_it_imports(wanted: str, missing: str | None) -> None:
+def test_what_is_missing_is_distinguished_from_what_it_imports(wanted: str, missing: str | None) -> None:
     """A module that is there, and imports one that is not, is not missing."""
     assert missing_module(ModuleNotFoundError("none", name="no_such"), wanted) == missing
     assert missing_module(ValueError(), wanted) is None

@@ -477,7 +477,7 @@ def test_options_are_checked_against_each_other(options: dict[str, object], word
         Options(command=Command(("true",)), **options)  # type: ignore[arg-type]
 
 
-def test_an_unknown_user_is_told_when_the_service_is_made() -> None:
+def test_an_unknown_user_is_reported_when_the_service_is_made() -> None:
     """So that `tamed check` tells it."""
     with pytest.raises(ConfigurationError, match="no such user"):
         exec_(Options(command=Command(("true",)), user="no-such-user"))

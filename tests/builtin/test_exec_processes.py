@@ -98,7 +98,7 @@ def test_programs_of_a_killed_worker_are_stopped_and_started_again(tamed: Tamed)
     daemon.stop()
 
 
-def test_a_program_that_cannot_start_is_told_on_the_terminal(tamed: Tamed) -> None:
+def test_a_program_that_cannot_start_is_reported_on_the_terminal(tamed: Tamed) -> None:
     """In one line, with a status that says so, and nothing is left."""
     done = tamed("start", "exec", "--command", "no-such-program")
     assert done.status == 66

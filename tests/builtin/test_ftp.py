@@ -257,7 +257,7 @@ def test_passive_ports_are_of_the_range(root: Path, passive: str) -> None:
             assert say(other, passive).startswith("425")
 
 
-def test_the_address_behind_nat_is_told(root: Path) -> None:
+def test_the_address_behind_nat_is_announced(root: Path) -> None:
     """In the answer to PASV, which is the only one that has an address."""
     with served(root, passive_address="192.0.2.7") as server, client_of(server) as client:
         assert "(192,0,2,7," in say(client, "PASV")

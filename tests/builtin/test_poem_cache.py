@@ -114,7 +114,7 @@ def test_a_poem_that_is_too_old_is_not_given() -> None:
     run(main())
 
 
-def test_who_asks_for_a_poem_that_there_never_was_is_told() -> None:
+def test_a_client_that_asks_for_a_missing_poem_is_notified() -> None:
     """At once, until it is time for another attempt."""
 
     async def main() -> None:

@@ -147,7 +147,7 @@ async def test_a_certificate_for_the_upstream(
 
 
 @pytest.mark.parametrize("kind", [ProxyHeader.V1, ProxyHeader.V2])
-async def test_the_upstream_is_told_who_the_client_is(kind: ProxyHeader) -> None:
+async def test_the_upstream_gets_the_address_of_the_client(kind: ProxyHeader) -> None:
     """In a header of either version, before the client's own bytes."""
     async with (
         server(tell_who) as target,

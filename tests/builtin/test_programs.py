@@ -25,7 +25,7 @@ def test_a_command_that_is_written_is_read_the_same(words: list[str]) -> None:
 
 
 @given(st.text())
-def test_any_text_is_a_command_or_a_mistake_that_is_told(text: str) -> None:
+def test_any_text_is_a_command_or_a_mistake_that_is_reported(text: str) -> None:
     """Nothing else is raised."""
     try:
         command = Command.parse(text)
@@ -118,12 +118,12 @@ def test_long_lines_are_not_cut_within_a_character(text: str, limit: int) -> Non
         (signal.SIGRTMIN + 1, f"it was ended by signal {signal.SIGRTMIN + 1}"),
     ],
 )
-def test_an_ending_is_told_in_words(status: int, words: str) -> None:
+def test_an_ending_is_reported_in_words(status: int, words: str) -> None:
     """From the wait status."""
     assert str(Ending.of(status)) == words
 
 
-def test_a_program_is_told_of_its_connection() -> None:
+def test_a_program_is_given_the_addresses_of_its_connection() -> None:
     """As by systemd and by UCSPI; for a unix socket there is not much to tell."""
     assert connection_variables(("::1", 25, 0, 0), ("::2", 4711, 0, 0)) == {
         "PROTO": "TCP",

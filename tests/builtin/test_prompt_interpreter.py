@@ -116,7 +116,7 @@ async def test_tasks_by_name() -> None:
         task.cancel()
 
 
-async def test_mistakes_are_told() -> None:
+async def test_mistakes_are_reported() -> None:
     """Errors have a traceback of the line alone; those of the compiler too."""
     session = Session()
     assert await session.type("def f(): return 1/0", "") == ""

@@ -387,7 +387,7 @@ def lifespan(answers: dict[str, Any], seen: list[str]) -> Callable[..., Awaitabl
     return application
 
 
-def test_an_application_is_told_that_it_starts_and_stops(module: ModuleType) -> None:
+def test_an_application_is_notified_of_its_start_and_stop(module: ModuleType) -> None:
     """Before the first request, and after the last; what it keeps is in each request."""
     seen: list[str] = []
     module.app = lifespan({}, seen)  # type: ignore[attr-defined]

@@ -164,7 +164,7 @@ def test_an_idle_connection_does_not_hold_a_stop(root: Path) -> None:
         client.close()
 
 
-def test_an_application_that_fails_to_start_is_told_on_the_terminal(tmp_path: Path) -> None:
+def test_an_application_that_fails_to_start_is_reported_on_the_terminal(tmp_path: Path) -> None:
     """With the status of an application that failed."""
     (tmp_path / "bad_app.py").write_text(
         "async def application(scope, receive, send):\n"

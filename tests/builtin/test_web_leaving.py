@@ -223,7 +223,7 @@ def _again(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     ],
     ids=["no head", "no bytes", "raises", "raises late", "thinks again"],
 )
-def test_faults_of_wsgi_applications_are_told(
+def test_faults_of_wsgi_applications_are_reported(
     module: ModuleType, caplog: pytest.LogCaptureFixture, application: Any, status: bytes, fault: str
 ) -> None:
     """With a traceback, an answer that says so if none was begun, and an end that is none if one was."""

@@ -210,7 +210,7 @@ def test_an_application_hears_at_once_that_its_client_has_left(
     assert faults(caplog) == []
 
 
-def test_clients_are_told_to_come_again_when_the_server_stops(echo: Echo) -> None:
+def test_clients_are_asked_to_come_again_when_the_server_stops(echo: Echo) -> None:
     """With code 1012, and what they sent before is answered."""
     with served(app="web_test_app:app") as server:
         opened = ExitStack()

@@ -8,7 +8,7 @@ from tamed.cli.instances import progress_line
 from tests.cli.conftest import Tamed
 
 
-def test_the_version_is_told(tamed: Tamed) -> None:
+def test_the_version_is_reported(tamed: Tamed) -> None:
     """The name and the version are printed to stdout."""
     assert tamed("--version") == (0, f"tamed {__version__}\n", "")
 

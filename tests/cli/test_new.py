@@ -211,7 +211,7 @@ def test_the_command_refuses_the_name_of_a_plugin(tamed: Tamed) -> None:
     )
 
 
-def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_to_is_reported(tmp_path: Path) -> None:
     """A system error is reported with its reason."""
     (tmp_path / "closed").mkdir(mode=0o500)
     done = subprocess.run(

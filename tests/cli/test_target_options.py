@@ -54,7 +54,7 @@ def test_flags_become_options(tamed: Tamed, tmp_path: Path) -> None:
     assert "loud=True" in tamed("check", "--plugin-dir", tmp_path, "ode", "--loud", "--must", "x").out
 
 
-def test_a_missing_option_is_told_with_every_way_to_give_it(tamed: Tamed, tmp_path: Path) -> None:
+def test_a_missing_option_is_reported_with_every_way_to_give_it(tamed: Tamed, tmp_path: Path) -> None:
     """The flag, the variable and the key are shown."""
     (tmp_path / "ode.py").write_text(PLUGIN)
     done = tamed("check", "--plugin-dir", tmp_path, "ode")

@@ -174,7 +174,7 @@ async def test_wait_ends_with_its_time(served: Serving, role: str) -> None:
         assert await holder.renew(role)
 
 
-async def test_cut_off_holder_is_told_and_replaced(served: Serving, role: str) -> None:
+async def test_cut_off_holder_is_reported_and_replaced(served: Serving, role: str) -> None:
     """A holder that is cut off does not hear that it holds the role; when its lease ends, another has it."""
     async with (
         Relay(served.port) as relay,

@@ -142,7 +142,7 @@ def test_whoever_is_named_does_not_stay_root_by_mistake() -> None:
     assert not stays_root("root")
 
 
-def test_a_person_who_has_gone_is_told_nothing() -> None:
+def test_a_user_who_has_gone_gets_no_message() -> None:
     """The text is printed on its own line, and a broken pipe is ignored."""
     reading, writing = os.pipe()
     print_error("ready \udcff", writing)

@@ -28,7 +28,7 @@ from tamed.errors import UsageError
         ("/etc/verse.toml", TargetKind.DEPLOYMENT, "/etc/verse.toml"),
     ],
 )
-def test_a_target_is_told_by_its_text(text: str, kind: TargetKind, name: str) -> None:
+def test_the_kind_of_a_target_is_decided_from_its_text(text: str, kind: TargetKind, name: str) -> None:
     """Plugins, files, variables and deployments are distinguished by their spelling."""
     assert Target.parse(text) == Target(kind, name)
 

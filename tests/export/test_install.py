@@ -178,7 +178,7 @@ def test_systemctl_tells_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not installed")
-def test_user_without_a_session_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_a_session_gets_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no manager of a user who has not logged in, as after su(1)."""
     for name in ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"):
         monkeypatch.delenv(name, raising=False)

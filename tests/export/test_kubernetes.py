@@ -115,7 +115,7 @@ def test_times_follow_from_the_settings(tamed: Tamed, tmp_path: Path) -> None:
     assert "--stop-delay" not in container["command"]
 
 
-def test_what_a_container_does_not_have_is_told(tamed: Tamed, tmp_path: Path) -> None:
+def test_what_a_container_does_not_have_is_reported(tamed: Tamed, tmp_path: Path) -> None:
     """Each warning has the line, and the manifests are made all the same."""
     done = tamed("export", "kubernetes", verse(tmp_path))
     file = tmp_path / "verse.toml"

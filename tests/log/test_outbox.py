@@ -50,7 +50,7 @@ def test_order_is_kept() -> None:
     assert outbox.lost == 0
 
 
-def test_the_newest_are_dropped_and_told_where_they_are_missing() -> None:
+def test_the_newest_are_dropped_and_reported_where_they_are_missing() -> None:
     """Beyond its limit the outbox drops what comes, counts it, and tells it behind what had waited."""
     receiver = Receiver(0)
     outbox = Outbox(receiver.take, note, limit=20)

@@ -92,7 +92,7 @@ async def test_both_limits_together() -> None:
             assert await read_all(client) == LONG_POEM
 
 
-async def test_a_flood_is_told_in_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_flood_is_reported_in_few_lines(caplog: pytest.LogCaptureFixture) -> None:
     """The first refusal is logged with the address, and the others together as a number."""
     stay = asyncio.Event()
 

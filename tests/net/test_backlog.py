@@ -16,7 +16,7 @@ def test_the_kernel_s_limit_bounds_the_backlog(wanted: int, limit: int | None, g
     assert usable_backlog(wanted, limit=lambda: limit, first=Once()) == granted
 
 
-def test_a_low_limit_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_low_limit_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """The first server that gets less than it asked for is told the setting; the others are not."""
     first = Once()
     with caplog.at_level(logging.WARNING, "tamed.net"):
@@ -29,7 +29,7 @@ def test_a_low_limit_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     )
 
 
-def test_a_sufficient_limit_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sufficient_limit_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is logged, and the one warning stays unspent, while everybody gets what they ask for."""
     first = Once()
     assert usable_backlog(DEFAULT_BACKLOG, limit=lambda: DEFAULT_BACKLOG, first=first) == DEFAULT_BACKLOG

@@ -26,7 +26,7 @@ def connection(fd: int, told: list[Connection]) -> Connection:
     return Connection(socket.AF_INET, socket.SOCK_STREAM, 0, fd, told.append)
 
 
-def test_the_end_is_told_once(pair: tuple[int, socket.socket]) -> None:
+def test_the_end_is_reported_once(pair: tuple[int, socket.socket]) -> None:
     """Closing and detaching a socket repeatedly is reported once."""
     told: list[Connection] = []
     ours = connection(pair[0], told)
@@ -57,7 +57,7 @@ def test_a_duplicate_is_on_its_own(pair: tuple[int, socket.socket]) -> None:
         assert told == []
 
 
-def test_the_peer_is_told_as_one_would_type_it(pair: tuple[int, socket.socket]) -> None:
+def test_the_peer_is_written_as_one_would_type_it(pair: tuple[int, socket.socket]) -> None:
     """The log shows the peer's address; after a disconnect it is known only through TLS."""
     fd, client = pair
     ours = connection(fd, [])

@@ -100,7 +100,7 @@ async def test_a_factory_that_fails_fails_the_start() -> None:
     assert Echo.closed == before + 1
 
 
-async def test_a_protocol_that_closes_its_transport_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_protocol_that_closes_its_transport_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     """A server whose transport was closed logs that, and stops as usual."""
 
     class Shy(asyncio.DatagramProtocol):

@@ -196,7 +196,7 @@ async def test_handlers_may_wait_for_the_drain() -> None:
         await stopping.done()
 
 
-async def test_protocols_are_told_of_the_drain() -> None:
+async def test_protocols_are_notified_of_the_drain() -> None:
     """``connection_draining`` is called on those that have it, once, also on one accepted during the stop."""
     told = []
 

@@ -150,7 +150,7 @@ async def test_a_datagram_server_stops_while_the_gate_is_shut() -> None:
     gate.open()
 
 
-async def test_a_protocol_that_cannot_be_made_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_protocol_that_cannot_be_made_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     """When the gate opens, which is too late for the start to fail."""
 
     def fail() -> asyncio.DatagramProtocol:

@@ -191,7 +191,7 @@ def test_a_name_may_have_streams_and_datagrams(inherited: socket.socket) -> None
                 assert found == [datagrams.getsockname()]
 
 
-def test_an_unknown_name_is_told_the_known_ones(inherited: socket.socket) -> None:
+def test_an_unknown_name_is_reported_with_the_known_ones(inherited: socket.socket) -> None:
     """A name that was not passed is answered with those that were."""
     with passed(inherited, names="web.socket") as source, pytest.raises(ConfigurationError) as caught:
         source.sockets(SystemdEndpoint("web"), socket.SOCK_STREAM)

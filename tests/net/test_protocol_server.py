@@ -151,7 +151,7 @@ def alive(name: str) -> int:
     return sum(kind.__name__ == name and kind.__module__.startswith(("tamed.", "tests.")) for kind in kinds)
 
 
-async def test_every_socket_of_an_endpoint_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_socket_of_an_endpoint_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     """Each address has its line when the server listens."""
     caplog.set_level(logging.INFO)
     async with ProtocolServer([":0", "127.0.0.1:0"], Echo) as server:

@@ -116,7 +116,7 @@ async def test_a_reply_that_raises_is_logged_with_the_peer(caplog: pytest.LogCap
             assert await read_all(lucky) == POEM
 
 
-async def test_leavers_are_told_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+async def test_leavers_are_reported_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
     """A client that is gone when its rest is to be sent is one line, at the level of debugging."""
     caplog.set_level(logging.DEBUG, "tamed")
     async with slowly(reply_server(LONG_POEM)) as server:

@@ -130,7 +130,7 @@ async def test_the_file_is_removed_also_if_the_sockets_were_closed_by_others(tmp
     assert not path.exists()
 
 
-async def test_a_relative_path_is_told_as_it_was_given(
+async def test_a_relative_path_is_reported_as_it_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The address of a unix socket is its endpoint's, without the mode."""

@@ -167,7 +167,7 @@ async def test_the_readers_limit_can_be_set() -> None:
     assert lengths == ["too long"]
 
 
-async def test_a_handler_that_starts_no_coroutine_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_starts_no_coroutine_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     """A plain function in the place of a handler is an error at its first connection."""
 
     def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -123,7 +123,7 @@ def test_a_key_may_be_written_with_dashes_or_underscores_but_not_twice() -> None
         build(Options, Given(table={"poem-two": "x", "poem_two": "x"}, file="f", section="s"))
 
 
-def test_a_missing_option_is_told_with_every_way_to_give_it() -> None:
+def test_a_missing_option_is_reported_with_every_way_to_give_it() -> None:
     """The flag, the variable and the key are suggested; the party at fault depends on the file."""
 
     @dataclass

@@ -118,7 +118,7 @@ def test_a_distribution_that_is_installed_twice_counts_once(
     assert find("poem").description == "A poem of Verse_Book."
 
 
-def test_an_unknown_plugin_is_told_with_the_nearest() -> None:
+def test_an_unknown_plugin_is_reported_with_the_nearest() -> None:
     """The remedy is the nearest name, and the command that lists all."""
     with pytest.raises(UsageError) as caught:
         find("fastpoetri")
@@ -150,7 +150,7 @@ def test_a_plugin_that_raises_on_import_says_where(folder: Path) -> None:
         ("import os\nos.stat('/no/such')", "/no/such: No such file or directory ({file}, line 2)"),
     ],
 )
-def test_the_reason_is_told_on_one_line(folder: Path, text: str, why: str) -> None:
+def test_the_reason_is_reported_on_one_line(folder: Path, text: str, why: str) -> None:
     """Any exception of an import is a reason, even SystemExit."""
     file = folder / "poem.py"
     file.write_text(text)
@@ -175,7 +175,7 @@ def test_the_line_is_in_the_plugins_own_package(site: Site) -> None:
         find("root")
 
 
-def test_a_missing_library_is_told_with_its_extra(site: Site) -> None:
+def test_a_missing_library_is_reported_with_its_extra(site: Site) -> None:
     """If the entry point has an extra, the remedy installs it, and there is no traceback."""
     site.module("verse_ftp", "\nimport aioftpd_missing.server\n")
     site.module("verse_own", "import verse_own.missing\n")
@@ -290,7 +290,7 @@ def test_a_distribution_without_a_name_is_listed_as_such(site: Site) -> None:
     assert [each.package for each in found("poem", [])] == ["unnamed"]
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     """A named plugin folder must exist."""
     for search in (lambda folders: find("poem", folders), available, names):
         with pytest.raises(MissingInput) as caught:

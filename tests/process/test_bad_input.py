@@ -60,7 +60,7 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.what)
-def test_bad_input_is_told_as_the_table_says(row: Row, stage: Path, taken: int) -> None:
+def test_bad_input_is_reported_as_the_table_says(row: Row, stage: Path, taken: int) -> None:
     """The message is the last line on stderr, and the only one, but for the user's own traceback."""
     if "--port 80`" in f"{row.command}`" and _unprivileged_ports() <= 80:
         pytest.skip("every port is for everybody here")

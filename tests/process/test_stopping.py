@@ -281,7 +281,7 @@ application = Application("verse", First("first"), Failing("failing"))
     assert process.lines[-1] == "tamed: service failing failed in run: KeyError: 'verse'"
 
 
-def test_a_stop_that_fails_is_told_and_keeps_nothing_from_stopping(application: Write) -> None:
+def test_a_stop_that_fails_is_reported_and_keeps_nothing_from_stopping(application: Write) -> None:
     """The process stops; its status is that of a failure."""
     text = """
 class First(Service):

@@ -36,7 +36,7 @@ def test_an_expected_error_is_one_line() -> None:
     assert list(explain(error)) == ["tamed: verse.toml: no way; write another"]
 
 
-def test_an_application_file_that_raises_is_told_with_its_own_lines(tmp_path: Path) -> None:
+def test_an_application_file_that_raises_is_reported_with_its_own_lines(tmp_path: Path) -> None:
     """The traceback has neither our frames nor those of the standard library."""
     file = tmp_path / "raising_poem.py"
     file.write_text("import json\n\ndef title():\n    return json.loads('')\n\ntitle()\n")
@@ -48,7 +48,7 @@ def test_an_application_file_that_raises_is_told_with_its_own_lines(tmp_path: Pa
     assert line.startswith(f"tamed: {file} raised while it was loaded: JSONDecodeError")
 
 
-def test_a_mistake_of_syntax_is_told_where_it_is_alone(tmp_path: Path) -> None:
+def test_a_mistake_of_syntax_is_reported_where_it_is_alone(tmp_path: Path) -> None:
     """A syntax error has no frames of the user, and ours are not shown."""
     file = tmp_path / "unfinished_poem.py"
     file.write_text("def title(:\n")
@@ -84,7 +84,7 @@ def failure(service: Service) -> TamedError:
     return raised(lambda: asyncio.run(run()))
 
 
-def test_a_start_that_raises_the_unexpected_is_told_with_its_traceback() -> None:
+def test_a_start_that_raises_the_unexpected_is_reported_with_its_traceback() -> None:
     """The traceback includes causes, contexts and exceptions in a group."""
     cause = ExceptionGroup("several", [KeyError("a"), raised_by_json()])
     cause.__cause__ = raised_by_json()
@@ -110,14 +110,14 @@ def test_a_start_that_says_what_is_wrong_needs_no_traceback(error: Exception, sa
     assert list(explain(failure(Failing(error)))) == [f"tamed: service failing failed in start: {says}"]
 
 
-def test_what_the_log_has_told_is_not_told_again() -> None:
+def test_what_the_log_has_reported_is_not_reported_again() -> None:
     """A body that failed beyond its policy was logged with its traceback before."""
     error = failure(Failing(KeyError("verse"), later=True))
     assert isinstance(error, ServiceFailed)
     assert list(explain(error)) == ["tamed: service failing failed in run: KeyError: 'verse'"]
 
 
-def test_a_plugin_that_raises_is_told_with_its_own_lines() -> None:
+def test_a_plugin_that_raises_is_reported_with_its_own_lines() -> None:
     """The traceback starts at the function that should have created the service."""
 
     @plugin
@@ -135,7 +135,7 @@ def test_a_plugin_that_raises_is_told_with_its_own_lines() -> None:
     assert line == "tamed: plugin ode raised"
 
 
-def test_a_mistake_of_ours_is_told_whole() -> None:
+def test_a_mistake_of_ours_is_reported_whole() -> None:
     """If no frame is the user's, all frames are shown."""
     error = ApplicationFailed("verse")
     error.__cause__ = raised_by_json()

@@ -106,7 +106,7 @@ def test_what_does_not_run_cannot_be_stopped(directory: RunDirectory) -> None:
         stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
 
 
-def test_one_that_is_told_to_stop_does(daemon: Daemon) -> None:
+def test_one_that_is_asked_to_stop_does(daemon: Daemon) -> None:
     """The instance gets a TERM, and the command waits for its end."""
     instance, process = daemon()
     assert stop_instance(instance, timeout=None, force=False, progress=_note_nothing)

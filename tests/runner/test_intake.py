@@ -116,7 +116,7 @@ def test_a_record_may_come_in_pieces(fed: Fed) -> None:
     assert fed.sink.texts == ["one"]
 
 
-def test_a_record_that_was_cut_off_is_told_of(fed: Fed) -> None:
+def test_a_record_that_was_cut_off_is_reported(fed: Fed) -> None:
     """The received part of a killed worker's record is logged."""
     fed.records.write(fed.record("a long poem")[:-4])
     fed.intake.detach(7)

@@ -183,7 +183,7 @@ def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
     assert len(world.hands) == 4
 
 
-def test_changes_that_take_a_restart_are_told(world: Supervised) -> None:
+def test_changes_that_take_a_restart_are_reported(world: Supervised) -> None:
     """They are logged, and the other changes are applied."""
     world.supervisor.reload()
     note = "user has changed and needs a restart"
@@ -478,7 +478,7 @@ def test_a_signal_does_not_go_beyond_the_bound(world: Supervised) -> None:
     assert ("WARNING", "cannot scale: at most 32 workers") in world.platform.logged
 
 
-def test_who_scales_is_told_of_a_worker_that_fails(world: Supervised) -> None:
+def test_a_caller_that_scales_is_notified_of_a_worker_that_fails(world: Supervised) -> None:
     """The caller gets the worker's error at once; the number stays, and the start is tried again."""
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(3, [answers.append])

@@ -129,7 +129,7 @@ def test_one_that_starts_has_nobody_to_ask(world: Supervised) -> None:
     assert [each["state"] for each in client.answers[0]["workers"]] == ["loading", "loading"]
 
 
-def test_the_last_error_is_told(world: Supervised) -> None:
+def test_the_last_error_is_reported(world: Supervised) -> None:
     """The last error is that of the worker that failed last, and that is not in the list any more."""
     client = Client(world)
     world.start()
@@ -140,7 +140,7 @@ def test_the_last_error_is_told(world: Supervised) -> None:
     assert [each["pid"] for each in client.answers[0]["workers"]] == [102, 103]
 
 
-def test_what_a_process_uses_is_told() -> None:
+def test_what_a_process_uses_is_reported() -> None:
     """Memory is in bytes and CPU in seconds, as far as the system provides them."""
     with supervised(workers=1) as world:
         client = Client(world)

@@ -75,7 +75,7 @@ def test_a_worker_without_orders_may_change_its_state(made: _Made) -> None:
     assert world.events.states == [WorkerState.PREPARED, WorkerState.READY]
 
 
-def test_one_that_was_told_to_stop_stays_so_whatever_it_says(made: _Made) -> None:
+def test_one_that_was_asked_to_stop_stays_so_whatever_it_reports(made: _Made) -> None:
     """A message that crossed the order to stop does not change its state."""
     world, pool = made
     pool.terminate(_only(pool))

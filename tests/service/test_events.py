@@ -41,7 +41,7 @@ async def test_subscriber_waits_for_the_next_event() -> None:
     assert found == ["it is ready", "asked to stop"]
 
 
-async def test_subscriber_that_does_not_read_loses_events_and_is_told() -> None:
+async def test_subscriber_that_does_not_read_loses_events_and_is_notified() -> None:
     """The queue of events is bounded; a report of the loss comes before later events."""
     hub = EventHub()
     stream = hub.subscribe(every_worker=False)

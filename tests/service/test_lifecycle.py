@@ -170,7 +170,7 @@ async def test_two_that_stop_a_service_stop_it_once(diary: Diary) -> None:
 
 @pytest.mark.parametrize("phase", ["start", "stop"])
 @pytest.mark.parametrize("ask", [Lifecycle.take_down, Lifecycle.start, Lifecycle.prepare])
-async def test_a_hook_that_waits_for_its_own_end_is_told(
+async def test_a_hook_that_waits_for_its_own_end_is_reported(
     diary: Diary, phase: str, ask: Callable[[Lifecycle], Awaitable[Any]]
 ) -> None:
     """Such a hook would wait for ever, so the call is misuse and fails the hook."""
@@ -192,7 +192,7 @@ async def test_a_hook_that_waits_for_its_own_end_is_told(
     assert [str(failure.cause) for failure in failures] == [f"{told} it in another task"]
 
 
-async def test_an_added_service_whose_start_stops_the_parent_is_told(
+async def test_an_added_service_whose_start_stops_the_parent_is_reported(
     diary: Diary, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The call also fails if the start has its own task; the parent can be stopped afterwards."""

@@ -168,7 +168,7 @@ def test_ctrl_c_while_waiting_takes_the_daemon_down(tamed: Tamed) -> None:
     assert tamed.left() == {}
 
 
-def test_a_daemon_that_is_told_to_stop_before_it_is_ready_says_so(tamed: Tamed) -> None:
+def test_a_daemon_that_is_asked_to_stop_before_it_is_ready_says_so(tamed: Tamed) -> None:
     """The waiting command reports the failure."""
     tamed.write(
         "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")

@@ -41,7 +41,7 @@ application = Application("app", Blocked("blocked"))
 """
 
 
-def test_a_reload_and_an_upgrade_are_told_with_their_begin_and_end(tamed: Tamed) -> None:
+def test_a_reload_and_an_upgrade_are_reported_with_their_begin_and_end(tamed: Tamed) -> None:
     """The begin has the time, without which systemd ignores it; the pid stays."""
     with service_manager(tamed.folder) as manager:
         daemon = tamed.start_poetry(env=manager.env)

@@ -124,7 +124,7 @@ def test_stop_shows_how_many_connections_are_open(daemon: Daemon) -> None:
         client.close()
 
 
-def test_stop_waits_no_longer_than_it_is_told(daemon: Daemon) -> None:
+def test_stop_waits_no_longer_than_its_timeout(daemon: Daemon) -> None:
     """After the timeout it reports that; with force it ends the daemon at once."""
     with connected(daemon.port) as (worker, sock):
         done = daemon.tamed("stop", "--timeout", "500ms")

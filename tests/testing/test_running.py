@@ -37,7 +37,7 @@ async def test_a_server_is_reached_on_a_free_port() -> None:
             assert await poetry.fetch() == POEM
 
 
-async def test_servers_of_an_application_are_told_apart_by_name() -> None:
+async def test_servers_of_an_application_are_distinguished_by_name() -> None:
     """By the name that messages have for them; without one it is the first."""
     verse = MultiService("verse", ReplyServer("127.0.0.1:1", reply, name="server"))
     async with running(Application("two", verse, StreamServer("127.0.0.1:1", echo, name="echo"))) as two:

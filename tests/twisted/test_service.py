@@ -211,7 +211,7 @@ async def test_a_failing_start_is_undone(start: Callable[[], Any]) -> None:
     assert not reactor.running
 
 
-async def test_a_failing_stop_is_told() -> None:
+async def test_a_failing_stop_is_reported() -> None:
     """The failure of one stop does not prevent the others."""
     told: list[str] = []
     root = application(Told("a", told), Told("b", told, stop=lambda: fail(KeyError("rhyme"))))

@@ -120,7 +120,7 @@ def test_saved_applications_are_refused(tamed: Tamed) -> None:
     assert done.err.startswith("tamed: poetry.tap is a saved application: Tamed does not run pickled")
 
 
-def test_a_program_that_installs_a_reactor_is_told(tamed: Tamed) -> None:
+def test_a_program_that_installs_a_reactor_is_reported(tamed: Tamed) -> None:
     """Before and after the reactor was imported."""
     install = "from twisted.internet import selectreactor\nselectreactor.install()\n"
     service = "from twisted.application.service import Application\napplication = Application('a')\n"

@@ -120,7 +120,7 @@ def test_threads_forbid_it() -> None:
     )
 
 
-def test_root_stays_root_when_told_so() -> None:
+def test_root_stays_root_when_asked_to() -> None:
     """As root, the group alone may be changed; then the privileges stay."""
     gid = str(Identity.resolve("", "daemon").gid)
     root = "\t".join("0000")
@@ -162,7 +162,7 @@ def test_files_that_can_be_written(public_path: Path) -> None:
     assert call(privileges_child.access, hidden / "open", "nobody") == [False, 0, 0]
 
 
-def test_access_of_others_cannot_be_told_by_anyone(public_path: Path) -> None:
+def test_the_access_of_others_cannot_be_known_by_anyone(public_path: Path) -> None:
     """Who is not root can ask about himself only."""
     own, other = call(privileges_child.access_as, "nobody", "daemon", public_path)
     assert own is False

@@ -161,7 +161,7 @@ def test_instances_and_those_that_run(rundir: RunDirectory) -> None:
     assert rundir.running() == []
 
 
-def test_instance_whose_holder_cannot_be_told(rundir: RunDirectory) -> None:
+def test_instance_whose_holder_cannot_be_known(rundir: RunDirectory) -> None:
     """A pid file held by one whom it does not name counts as running; one that is no file does not."""
     odd = rundir.create("odd").pid_file
     rundir.create("folder").pid_file.mkdir()

@@ -305,7 +305,7 @@ def test_a_refusal_is_raised_to_who_cannot_wait(linked: Linked) -> None:
     assert heard[0]["index"] == 0
 
 
-def test_who_cannot_wait_is_told_that_the_supervisor_is_gone(linked: Linked) -> None:
+def test_a_caller_that_cannot_wait_is_notified_that_the_supervisor_is_gone(linked: Linked) -> None:
     """It gets an error, and does not block forever."""
     linked.supervisor.close()
     with pytest.raises(SystemRefused, match="it has ended"):

@@ -149,8 +149,8 @@ class RoleGrants(Grants):
             text = f"{role} is now here, in worker {worker.number} (pid {worker.pid}){stops}"
             facts["token"] = standing.token
         elif standing.state == "standby":
-            misfit = f"; {standing.trouble}" if standing.trouble else ""
-            text = f"{role} is on another machine: {standing.holder}{misfit}"
+            trouble = f"; {standing.trouble}" if standing.trouble else ""
+            text = f"{role} is on another machine: {standing.holder}{trouble}"
         else:
             text = f"{role} is no longer here" if not standing.trouble else f"{role}: {standing.trouble}"
         self._platform.log("WARNING" if standing.trouble else "INFO", text)

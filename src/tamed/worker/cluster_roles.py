@@ -102,7 +102,7 @@ class Fleet:
             }
         )
 
-    def misfit(self, holder: str) -> str:
+    def mismatch(self, holder: str) -> str:
         """Return why a role's holder cannot be another machine of this fleet; empty if it can."""
         said = _said_by(holder)
         ours = {"deployment": self.deployment, "lease": self.lease}
@@ -276,7 +276,7 @@ class Candidacy:
             "token": campaign.token or 0,
             "kill_at": kill_at,
             "claim": self._holder if kill_at is not None else "",
-            "trouble": campaign.trouble or (self._fleet.misfit(campaign.holder) if campaign.holder else ""),
+            "trouble": campaign.trouble or (self._fleet.mismatch(campaign.holder) if campaign.holder else ""),
             "holder": str(_said_by(campaign.holder).get("host", campaign.holder))[:_LONGEST],
         }
         is_blank = campaign.phase is Phase.STANDBY and not (campaign.holder or campaign.trouble)
