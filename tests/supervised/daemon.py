@@ -18,7 +18,7 @@ from tamed.control.instances import find_instance, status_of_instance, stop_inst
 from tamed.testing.process import TamedProcess
 from tamed.unix.rundir import Instance, RunDirectory
 from tests.patience import PATIENCE
-from tests.supervised.forked import ForkedProcess, Forking, Loaded, can_fork, forking
+from tests.supervised.forked import Fork, ForkedProcess, Forking, Loaded, can_fork, forking
 from tests.supervised.opened import OPENED
 
 T = TypeVar("T")
@@ -132,6 +132,13 @@ class Tamed:
         }
         command = [*self.before, sys.executable, "-m", "tamed", *map(str, arguments)]
         return Command(command, **settings)
+
+    def begin(self, *arguments: str | Path) -> "Fork | Command":
+        """Run the command and do not wait for it, in a fork if that shows the same."""
+        words = list(map(str, arguments))
+        if forks := self._forks(words, {}):
+            return forks.begin(words, self.folder, self.environment(), apart=True)
+        return self.popen(*arguments)
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Done:
         """Run the command to its end, in a fork if that shows the same; return the outcome."""

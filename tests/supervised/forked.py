@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Self, TextIO
 
 from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
@@ -82,16 +82,26 @@ class Forking:
         return int(told.split()[1]), out, err
 
     def begin(
-        self, words: Sequence[str], cwd: str | Path, env: Mapping[str, str], output: int | None = None
+        self,
+        words: Sequence[str],
+        cwd: str | Path,
+        env: Mapping[str, str],
+        output: int | None = None,
+        *,
+        apart: bool = False,
     ) -> "Fork":
-        """Run a command and do not wait for it; it writes into a pipe, or to a descriptor of the caller's."""
+        """Run a command and do not wait for it.
+
+        It writes into a pipe, or two if its outputs are to be ``apart``, or to a descriptor of the caller's.
+        """
         told, told_writer = os.pipe()
         if output is not None:
             self._fork([told_writer, os.dup(output), os.dup(output)], words, cwd, env)
             return Fork(told)
         out, out_writer = os.pipe()
-        self._fork([told_writer, out_writer, os.dup(out_writer)], words, cwd, env)
-        return Fork(told, open(out))  # noqa: PTH123 - it is a descriptor, and the caller's
+        err, err_writer = os.pipe() if apart else (-1, os.dup(out_writer))
+        self._fork([told_writer, out_writer, err_writer], words, cwd, env)
+        return Fork(told, *[open(each) for each in (out, err) if each >= 0])  # noqa: PTH123, SIM115 - as said
 
     def _fork(
         self, writers: list[int], words: Sequence[str], cwd: str | Path, env: Mapping[str, str]
@@ -113,19 +123,39 @@ class Forking:
 
 
 class Fork:
-    """A command that runs in a fork: what `TamedProcess` uses of a `subprocess.Popen`."""
+    """A command that runs in a fork: what `TamedProcess` and tests use of a `subprocess.Popen`.
 
-    def __init__(self, told: int, stdout: TextIO | None = None) -> None:
+    It is killed if it still runs at the end of the ``with``.
+    """
+
+    def __init__(self, told: int, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self.stdout = stdout
-        self.returncode: int | None = None
+        self.stderr = stderr
+        self.returncode: Any = None  # as `subprocess` has it: a number at the end
         self._told = open(told, "rb", buffering=0)  # noqa: SIM115 - as above
         self.pid = int(self._told.read(8))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+        for stream in filter(None, (self.stdout, self.stderr)):
+            stream.close()
+        self.wait()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return what is left of its outputs when it has ended; they are less than a pipe holds."""
+        self.wait(timeout)
+        out, err = (stream.read() if stream else "" for stream in (self.stdout, self.stderr))
+        return out, err
 
     def poll(self) -> int | None:
         """Return its status if it has ended."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
-        return self.returncode
+        status: int | None = self.returncode
+        return status
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end, and return its status."""
@@ -134,12 +164,16 @@ class Fork:
                 raise subprocess.TimeoutExpired("tamed", timeout or 0)
             self.returncode = int(self._told.read(8))
             self._told.close()
-        return self.returncode
+        return int(self.returncode)
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it."""

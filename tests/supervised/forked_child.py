@@ -16,7 +16,8 @@ from pathlib import Path
 if not sys.flags.safe_path:
     del sys.path[0]  # as the command does, which imports nothing from where it is
 
-# What most commands load, some of it late, and what the first template of a daemon loads, a fork as well.
+# What most commands load, some of it late, and what a process on its own and the first template of a daemon
+# load, which is a fork as well.
 LOADED = (
     "ctypes",
     "importlib.metadata",
@@ -26,11 +27,13 @@ LOADED = (
     "tamed.cli.targets",
     "tamed.config.kinds",
     "tamed.config.load",
+    "tamed.control.foreground",
     "tamed.control.launch",
     "tamed.net.reply",
     "tamed.net.stream",
     "tamed.net.tls",
     "tamed.twisted.kind",
+    "tamed.worker.alone",
     "tamed.worker.template",
 )
 
@@ -39,12 +42,9 @@ SERVICES = ("tamed.builtin", "tamed.web")
 
 # What a Twisted program loads, whatever it is; its reactor it gets itself.
 TWISTED = (
-    "tamed.config.load",
     "tamed.twisted._logging",
     "tamed.twisted._ports",
-    "tamed.twisted.kind",
     "tamed.twisted.services",
-    "tamed.worker.alone",
     "twisted.application.app",
     "twisted.application.internet",
     "twisted.internet.asyncioreactor",

@@ -85,7 +85,7 @@ def test_a_start_that_fails_is_an_event(tamed: Tamed) -> None:
 def test_events_are_followed(tamed: Tamed) -> None:
     """An event is printed on one line, when it happens, with who asked for it."""
     daemon = tamed.start_poetry()
-    with tamed.popen("events", "-f") as command:
+    with tamed.begin("events", "-f") as command:
         assert command.stdout is not None
         assert "fastpoetry is ready" in command.stdout.readline()
         daemon.signal(signal.SIGHUP)

@@ -96,7 +96,12 @@ def clients_that_stay(ports: list[int], count: int, stack: ExitStack) -> list[so
 
 
 @pytest.mark.parametrize(
-    ("kind", "loop"), [("servers", "asyncio"), ("servers", "uvloop"), ("twisted", "asyncio")]
+    ("kind", "loop"),
+    [
+        pytest.param("servers", "asyncio", marks=pytest.mark.long),
+        ("servers", "uvloop"),
+        ("twisted", "asyncio"),
+    ],
 )
 def test_more_clients_than_descriptors_wait_and_are_served(tamed: Tamed, kind: str, loop: str) -> None:
     """The worker pauses, the log has a line and no traceback, and all clients are served in the end."""
@@ -197,7 +202,9 @@ def test_workers_that_lose_their_supervisor_end_without_descriptors(tamed: Tamed
 
 
 @needs_root
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["spawn", "preload"])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--preload",), marks=pytest.mark.long)], ids=["spawn", "preload"]
+)  # either way a template forks them
 def test_a_worker_is_replaced_once_there_are_processes(public_tamed: Tamed, options: tuple[str, ...]) -> None:
     """Beyond RLIMIT_NPROC a fork fails with EAGAIN; no process ends because of that."""
     user = str(100_000 + os.getpid())  # whose processes are no others

@@ -159,7 +159,7 @@ def test_ctrl_c_while_waiting_takes_the_daemon_down(tamed: Tamed) -> None:
         "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")
     )
     log = tamed.logs / "app.log"
-    with tamed.popen("start", "app.py") as command:
+    with tamed.begin("start", "app.py") as command:
         wait_for("the start", lambda: log.exists() and "begun" in log.read_text())
         command.send_signal(signal.SIGINT)
         out, _ = command.communicate(timeout=PATIENCE)
@@ -174,7 +174,7 @@ def test_a_daemon_that_is_asked_to_stop_before_it_is_ready_says_so(tamed: Tamed)
         "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")
     )
     log = tamed.logs / "app.log"
-    with tamed.popen("start", "app.py") as command:
+    with tamed.begin("start", "app.py") as command:
         wait_for("the start", lambda: log.exists() and "begun" in log.read_text())
         os.kill(int((tamed.rundir / "app" / "app.pid").read_text()), signal.SIGTERM)
         out, err = command.communicate(timeout=PATIENCE)

@@ -117,12 +117,15 @@ def memory_of(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(
-    "words",
+    ("loop", "words"),
     [
-        pytest.param(b"", id="silent"),
-        pytest.param(HALF_A_HELLO, id="half a hello", marks=pytest.mark.long),
+        pytest.param("asyncio", b"", id="silent-asyncio", marks=pytest.mark.long),
+        pytest.param("uvloop", b"", id="silent-uvloop", marks=WITHOUT_UVLOOP),
+        pytest.param("asyncio", HALF_A_HELLO, id="half a hello-asyncio", marks=pytest.mark.long),
+        pytest.param(
+            "uvloop", HALF_A_HELLO, id="half a hello-uvloop", marks=[WITHOUT_UVLOOP, pytest.mark.long]
+        ),
     ],
 )
 def test_thousands_who_do_not_finish_a_handshake(tamed: Tamed, loop: str, words: bytes) -> None:

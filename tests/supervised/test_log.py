@@ -177,7 +177,7 @@ def test_logs_follow_through_rotations(tamed: Tamed) -> None:
     # The reader looks at all the files for each, so their number must not grow faster than it looks.
     daemon = tamed.start("--log-rotate", "32 kB", "--log-keep", "1000", "app.py")
     wait_for("rotations", lambda: len(rotated(daemon.log_file)) > 3)
-    with tamed.popen("logs", "-f", "-n", "200") as follower:
+    with tamed.begin("logs", "-f", "-n", "200") as follower:
         assert follower.stdout is not None
         lines = [follower.stdout.readline() for _ in range(3000)]
         follower.send_signal(signal.SIGINT)

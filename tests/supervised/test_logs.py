@@ -93,7 +93,7 @@ def test_all_logs_are_merged_and_followed(tamed: Tamed) -> None:
     assert {line.partition(" | ")[0] for line in out.splitlines()} == {"ode", "haiku"}
     times = re.findall(r"^\w+ \| (\S{29}) ", out, re.MULTILINE)
     assert times == sorted(times)
-    with tamed.popen("logs", "--all", "-f", "-n", "1", "--grep", "ready|reopened|stopping") as command:
+    with tamed.begin("logs", "--all", "-f", "-n", "1", "--grep", "ready|reopened|stopping") as command:
         assert command.stdout is not None
         assert "is ready" in command.stdout.readline()  # it follows from here on
         log = tamed.logs / "ode.log"

@@ -19,6 +19,7 @@ import pytest
 from tamed._os.limits import most_workers, usable_cpus
 from tests.patience import PATIENCE, ROUNDS
 from tests.supervised.daemon import Command, Daemon, Done, Tamed, command_of, is_there, wait_for
+from tests.supervised.forked import Fork
 from tests.supervised.talk import APPLICATION, Load, say
 
 # A module that every interpreter of ours imports first: it holds those up that run a certain module, while a
@@ -77,15 +78,22 @@ def holding(tamed: Tamed) -> Holding:
 
 
 @contextmanager
-def waiting(tamed: Tamed, *words: str) -> Iterator[Command]:
+def begun(tamed: Tamed, *words: str) -> Iterator[Fork | Command]:
+    """Run a command, and do not wait for it."""
+    with tamed.begin(*words) as command:
+        yield command
+
+
+@contextmanager
+def waiting(tamed: Tamed, *words: str) -> Iterator[Fork | Command]:
     """Run a command that must wait for another operation, and wait until it reports that."""
-    with tamed.popen(*words) as command:
+    with begun(tamed, *words) as command:
         assert command.stderr is not None
         assert "waiting for it to finish" in command.stderr.readline()
         yield command
 
 
-def end_of(command: Command) -> Done:
+def end_of(command: Fork | Command) -> Done:
     """Wait for the end of a command."""
     out, err = command.communicate(timeout=PATIENCE)
     return Done(command.returncode, out, err)
@@ -125,7 +133,7 @@ def test_a_stop_ends_a_helper_that_hangs(tamed: Tamed, holding: Holding) -> None
     """The callers of this operation and of the next get an answer."""
     tamed.start_poetry(env=holding.environ)
     holding.hold("trial")
-    with tamed.popen("upgrade") as upgrade:
+    with tamed.begin("upgrade") as upgrade:
         holding.held("trial")
         with waiting(tamed, "reload") as reload:
             assert tamed("stop").status == 0
@@ -145,7 +153,7 @@ def test_requests_wait_for_their_turn(tamed: Tamed, holding: Holding) -> None:
     daemon = tamed.start_poetry(env=holding.environ)
     holding.hold("planner")
     with ExitStack() as stack:
-        reload = stack.enter_context(tamed.popen("reload"))
+        reload = stack.enter_context(begun(tamed, "reload"))
         holding.held("planner")
         holding.hold("trial")
         upgrade = stack.enter_context(waiting(tamed, "upgrade"))
@@ -172,7 +180,7 @@ def test_a_status_that_is_asked_for_at_the_exec_is_answered(tamed: Tamed, holdin
     (worker,) = daemon.workers()
     holding.hold("trial")
     with ExitStack() as stack:
-        upgrade = stack.enter_context(tamed.popen("upgrade"))
+        upgrade = stack.enter_context(begun(tamed, "upgrade"))
         holding.held("trial")
         whole, half = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
         os.kill(worker, signal.SIGSTOP)  # which makes the supervisor wait for its report
@@ -218,7 +226,7 @@ def test_operations_at_random_are_all_answered(tamed: Tamed, seed: int) -> None:
         load = stack.enter_context(Load(daemon.port, clients=2))
         commands = []
         for request in requests:
-            commands.append(stack.enter_context(tamed.popen(*request)))
+            commands.append(stack.enter_context(begun(tamed, *request)))
             daemon.signal(chance.choice([signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU]))
         for request, command in zip(requests, commands, strict=True):
             done = end_of(command)
@@ -254,7 +262,7 @@ def test_a_worker_that_dies_at_the_exec_of_an_upgrade_is_replaced(tamed: Tamed, 
         wait_for("its end", partial(_is_gone, worker))
     (worker,) = daemon.wait_workers(1)
     holding.hold("trial")
-    with tamed.popen("upgrade") as upgrade:
+    with tamed.begin("upgrade") as upgrade:
         holding.held("trial")
         holding.hold("planner")
         daemon.signal(signal.SIGSTOP)
@@ -280,7 +288,7 @@ def test_a_worker_that_is_put_down_at_the_exec_of_an_upgrade_is_replaced(
     daemon = tamed.start("--watchdog", "2s", app, env=holding.environ)
     (worker,) = daemon.workers()
     holding.hold("trial")
-    with tamed.popen("upgrade") as upgrade:
+    with tamed.begin("upgrade") as upgrade:
         holding.held("trial")
         os.kill(worker, signal.SIGSTOP)  # so that it does not even end by SIGABRT
         daemon.expect_log(rf"worker {worker} has not answered for 2 s")
@@ -341,7 +349,7 @@ def test_workers_come_up_a_few_at_a_time_and_a_later_number_is_obeyed_at_once(ta
     daemon = tamed.start(tamed.write("app.py", waits + APPLICATION))
     pace = max(2, usable_cpus())
     wait = tamed.write("wait", "")
-    with tamed.popen("scale", str(1 + 10 * pace)) as scale:
+    with tamed.begin("scale", str(1 + 10 * pace)) as scale:
         wait_for("workers", lambda: len(daemon.status()["workers"]) == 1 + pace)
         assert tamed("scale", "1") == (0, "app has 1 worker\n", "")
         done = end_of(scale)
@@ -354,7 +362,7 @@ def test_workers_come_up_a_few_at_a_time_and_a_later_number_is_obeyed_at_once(ta
 def test_a_stop_is_obeyed_while_many_workers_come_up(tamed: Tamed) -> None:
     """The stop does not wait for them, and nothing is left."""
     daemon = tamed.start_poetry()
-    with tamed.popen("scale", str(most_workers(usable_cpus()))) as scale:
+    with tamed.begin("scale", str(most_workers(usable_cpus()))) as scale:
         daemon.expect_log("workers from now on")
         assert tamed("stop").status == 0
         assert end_of(scale) == (69, "", "tamed: fastpoetry stops\n")

@@ -339,7 +339,7 @@ def test_endpoint_shows_what_it_is_asked(tamed: Tamed, ops: Path) -> None:
     daemon.signal(signal.SIGCONT)
     wait_for("an answer", lambda: get(ops, "/livez")[0] == 200)
 
-    with tamed.popen("stop", daemon.name) as stopping:
+    with tamed.begin("stop", daemon.name) as stopping:
         wait_for("the announcement", lambda: get(ops, "/readyz")[0] == 503)
         be_served(tamed.folder, 5)
         assert json.loads(get(ops, "/status")[1])["state"] == "stopping"
@@ -367,7 +367,7 @@ def test_endpoint_may_be_a_socket_of_the_parents(tamed: Tamed, ops: Path) -> Non
         words = ("start", "--workers", "1", "--ops", f"fd://{number}", "counting.py")
         with tamed.popen(*words, pass_fds=[number]) as starting:
             assert starting.wait(PATIENCE) == 0
-        with tamed.popen(*words, "--name", "other") as starting:
+        with tamed.begin(*words, "--name", "other") as starting:
             assert starting.wait(PATIENCE) != 0
     daemon = Daemon(tamed, "counting", json.loads(get(ops, "/status")[1])["pid"], [])
     be_served(tamed.folder, 2)

@@ -62,7 +62,7 @@ def test_an_application_that_configures_logging_does_not_silence_tamed(
     log.touch()
     own.touch()
     if options:  # supervised it is tried again and again, which would take a minute
-        with tamed.popen("run", *options, "--log", log, "app.py") as process:
+        with tamed.begin("run", *options, "--log", log, "app.py") as process:
             wait_for("its failure", lambda: "service verse failed in run" in log.read_text())
             process.terminate()
             out, err = process.communicate(timeout=PATIENCE)

@@ -338,7 +338,7 @@ def test_a_stop_during_a_reload_stops(tamed: Tamed) -> None:
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start(app)
     app.write_text("import time; time.sleep(3600)")
-    with tamed.popen("reload") as command:
+    with tamed.begin("reload") as command:
         wait_for("a new worker", lambda: len(daemon.status()["workers"]) == 2)
         assert tamed("stop").status == 0
         _, err = command.communicate(timeout=PATIENCE)
@@ -358,7 +358,7 @@ def test_a_stop_under_load_resets_nobody(tamed: Tamed, poem: Path, options: list
     words = [*options, "--name", "poetry", "--log-level", "fastpoetry=warning", "fastpoetry"]
     served = 0
     for _ in range(ROUNDS):
-        with tamed.popen("run", *words, "--listen", "127.0.0.1:0", "--poem", str(poem)) as process:
+        with tamed.begin("run", *words, "--listen", "127.0.0.1:0", "--poem", str(poem)) as process:
             assert process.stderr is not None
             told = next(line for line in process.stderr if "listening on" in line)
             port = int(told.rpartition(":")[2])

@@ -115,7 +115,7 @@ def test_why_tells_the_start_and_the_last_death(tamed: Tamed) -> None:
 def test_why_tells_what_a_start_waits_for(tamed: Tamed) -> None:
     """The hook, its service, and where in the code it is."""
     tamed.write("app.py", HANGING)
-    with tamed.popen("start", "app.py") as command:
+    with tamed.begin("start", "app.py") as command:
 
         def waiting() -> str:
             out = tamed("why", "app").out

@@ -82,7 +82,7 @@ def _none(tamed: Tamed) -> Iterator[None]:
 @contextmanager
 def _starting(tamed: Tamed) -> Iterator[GoOn]:
     go_on = hold(tamed, "start")
-    with tamed.popen("start", "--workers", "2", "app.py"):
+    with tamed.begin("start", "--workers", "2", "app.py"):
         wait_for("a start", lambda: "starting" in tamed("status").out)
         yield go_on
 

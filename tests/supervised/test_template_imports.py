@@ -72,10 +72,12 @@ FILE = {"app", "answer"}
 CASES: dict[str, set[str]] = {
     "app.py": FILE,
     "--plugin-dir . given --most 2MB --kind other": {"tamed_plugin_given", "answer"},
-    "--plugin-dir . app.toml": {"tamed_plugin_given", *FILE},
     "--preload app.py": set(),
     # Nobody asks the cluster: there is no role.
-    "--ops unix:ops.sock --max-worker-age 1h --cluster etcd://127.0.0.1:2379 app.py": FILE,
+    "--plugin-dir . --ops unix:ops.sock --max-worker-age 1h --cluster etcd://127.0.0.1:2379 app.toml": {
+        "tamed_plugin_given",
+        *FILE,
+    },
 }
 
 

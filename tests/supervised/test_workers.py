@@ -70,21 +70,11 @@ def test_a_worker_that_blocks_is_dumped_and_replaced(daemon: Daemon) -> None:
     daemon.stop()
 
 
-def test_a_supervisor_that_was_stopped_does_not_blame_its_workers(daemon: Daemon) -> None:
-    """Messages that arrived meanwhile are read before the workers are checked."""
-    workers = daemon.workers()
-    daemon.signal(signal.SIGSTOP)
-    time.sleep(2.5)  # longer than the watchdog's patience; that is what the test is about
-    daemon.signal(signal.SIGCONT)
-    assert daemon.workers() == workers
-    assert "has not answered" not in daemon.log
-    daemon.stop()
-
-
-def test_what_is_printed_is_in_the_log(daemon: Daemon) -> None:
+def test_what_is_printed_is_in_the_log_until_the_application_ends_the_daemon(daemon: Daemon) -> None:
     """This is the output of the application and of its children; standard input is empty.
 
     It is also what a crash prints: the output of Python and earlier prints, with the pid of the worker.
+    If the application wants to end, all workers stop; how it ended is left, and the plan to restart it.
     """
     heard = say(daemon.port, b"print")
     assert heard.rest == b"poem"
@@ -95,11 +85,6 @@ def test_what_is_printed_is_in_the_log(daemon: Daemon) -> None:
     daemon.expect_log(rf"output\[{victim}\]: Fatal Python error: Segmentation fault\n")
     daemon.expect_log(rf"worker {victim} was ended by SIGSEGV; starting another one")
     daemon.wait_workers(2, without=[victim])
-    daemon.stop()
-
-
-def test_an_application_that_wants_to_end_ends_the_daemon(daemon: Daemon) -> None:
-    """All workers stop, and nothing is left but how it ended, and the plan to restart it."""
     say(daemon.port, b"exit")
     daemon.wait_gone()
     assert "the application ends, with status 5: stopping\n" in daemon.log
@@ -197,8 +182,12 @@ ASKED = [
 ]
 
 
-def test_whatever_asks_at_the_control_socket_is_answered(daemon: Daemon) -> None:
-    """Invalid requests get one line, and the supervisor goes on."""
+def test_a_supervisor_goes_on_whatever_it_is_asked_and_after_it_was_suspended(daemon: Daemon) -> None:
+    """Invalid requests at the control socket get one line.
+
+    A supervisor that was suspended does not blame its workers: it reads the messages that arrived meanwhile
+    before it checks them.
+    """
     for line, why in ASKED:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
@@ -209,4 +198,10 @@ def test_whatever_asks_at_the_control_socket_is_answered(daemon: Daemon) -> None
         assert json.loads(told).keys() == {"error"}, line
         assert why in told.decode(), line
         assert told.count(b"\n") == 1
+    workers = daemon.workers()
+    daemon.signal(signal.SIGSTOP)
+    time.sleep(2.5)  # longer than the watchdog's patience; that is what the test is about
+    daemon.signal(signal.SIGCONT)
+    assert daemon.workers() == workers
+    assert "has not answered" not in daemon.log
     daemon.stop()
