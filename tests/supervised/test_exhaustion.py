@@ -63,6 +63,7 @@ internet.TCPServer(0, factory, interface="127.0.0.1").setServiceParent(applicati
 @contextmanager
 def starved(pid: int, spare: int = 0) -> Iterator[None]:
     """Inside the ``with``, limit a process to its current descriptors and so many more."""
+    wait_for("rest", lambda: _is_waiting(pid))  # it may be about to close something
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     free = [number for number in range(len(taken) + spare + 1) if number not in taken]
@@ -71,6 +72,10 @@ def starved(pid: int, spare: int = 0) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def _is_waiting(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def processor_time(pid: int) -> float:
