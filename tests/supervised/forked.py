@@ -101,7 +101,7 @@ class Forking:
         out, out_writer = os.pipe()
         err, err_writer = os.pipe() if apart else (-1, os.dup(out_writer))
         self._fork([told_writer, out_writer, err_writer], words, cwd, env)
-        return Fork(told, *[open(each) for each in (out, err) if each >= 0])  # noqa: PTH123, SIM115 - as said
+        return Fork(told, *[open(each) for each in (out, err) if each >= 0])  # noqa: PTH123 - the caller closes them
 
     def _fork(
         self, writers: list[int], words: Sequence[str], cwd: str | Path, env: Mapping[str, str]

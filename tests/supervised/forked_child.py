@@ -27,7 +27,6 @@ LOADED = (
     "tamed.cli.targets",
     "tamed.config.kinds",
     "tamed.config.load",
-    "tamed.control.foreground",
     "tamed.control.launch",
     "tamed.net.reply",
     "tamed.net.stream",
@@ -127,16 +126,12 @@ def modules() -> Iterator[str]:
 
 def main() -> None:
     """Load the command, and serve the descriptor that was given."""
-    with contextlib.suppress(
-        ImportError
-    ):  # before the command, which takes what is there as the interpreter's
+    with contextlib.suppress(ImportError):  # first: the command takes what is there for the interpreter's
         importlib.import_module("uvloop")
     command = importlib.import_module("tamed.cli.main")
     errors = importlib.import_module("tamed.errors")
-    for name in (
-        *LOADED,
-        *{"": (), "services": ("tamed.worker.alone", *modules()), "twisted": TWISTED}[sys.argv[2]],
-    ):
+    more = modules() if sys.argv[2] == "services" else TWISTED if sys.argv[2] == "twisted" else ()
+    for name in (*LOADED, *more):
         importlib.import_module(name)
     gc.freeze()  # or the first collection of each fork would copy all of it
     try:
