@@ -97,10 +97,15 @@ def become_template(plan: Plan, identity: Identity | None, given: Callable[[Firs
     spawner = Spawner(plan, identity, os.environ)
     if plan.preload or threads() > 1 or not _may_be_forked(plan, spawner):
         return
-    with _prepared(plan, {**plan.template_order, "loaded": process_begin(plan.listen_pid)}) as made:
-        ours, theirs, pipes = made
+    order = {**plan.template_order, "loaded": process_begin(plan.listen_pid)}
+    with ExitStack() as held:
+        try:
+            ours, theirs, pipes = held.enter_context(_prepared(plan, order))
+            rest = _beginning(plan, spawner.child_environ, theirs.fileno(), pipes.theirs)
+        except (OSError, InvalidMessage):
+            return
         given(FirstTemplate(os.getpid(), ours.fileno(), *pipes.ours))
-        raise Unwind(_beginning(plan, spawner.child_environ, theirs.fileno(), pipes.theirs))
+        raise Unwind(rest)
 
 
 def _made(
