@@ -17,6 +17,7 @@ from tamed.builtin.programs.process import ForkServerService
 from tamed.plugins.values import Duration
 from tamed.service.service import MultiService
 from tests.patience import PATIENCE
+from tests.supervised.daemon import command_of
 
 
 class Marked:
@@ -107,9 +108,11 @@ def living_children() -> set[int]:
     """Return the children of this process that are alive.
 
     Dead ones are not told from those of others: while a test of something else has made this process a
-    subreaper, whatever anybody has left behind is its child.
+    subreaper, whatever anybody has left behind is its child. A process that forks commands for the tests (see
+    `tests.supervised.forked`) stays when the first of them has begun it.
     """
-    return {pid for pid in children_of(os.getpid()) if _state(pid) not in ("Z", "X", "")}
+    alive = {pid for pid in children_of(os.getpid()) if _state(pid) not in ("Z", "X", "")}
+    return {pid for pid in alive if "forked_child.py" not in command_of(pid)}
 
 
 def _state(pid: int) -> str:
