@@ -1,4 +1,4 @@
-"""The template that the command spawns before it becomes the supervisor."""
+"""The template that a process of the command makes before it becomes the supervisor."""
 
 import os
 import sys

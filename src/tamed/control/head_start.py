@@ -120,7 +120,7 @@ def begin(arguments: Sequence[str], ask: Callable[[str], str]) -> Report | Calla
         side.failed(f"tamed: cannot start the daemon: {error.strerror}", ExitStatus.OS_ERROR)
         return partial(sys.exit, ExitStatus.OS_ERROR)
     if reader == 0:
-        die_with_parent()  # the command waits until both have closed its pipe
+        die_with_parent()  # the command waits until both have closed its socket
         if os.getppid() != daemon:
             os._exit(ExitStatus.SOFTWARE)
         ours.close()

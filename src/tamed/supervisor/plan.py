@@ -1,4 +1,4 @@
-"""A plan: the complete input of the supervisor, as plain data that is handed over an exec."""
+"""A plan: the complete input of the supervisor, as plain data for another process or program."""
 
 import json
 import os
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     for the workers, and not for a supervisor that is root. With ``prepare_as_root``, workers drop root after
     they have prepared, and not before they are executed.
 
-    ``report`` is the descriptor of the pipe on which the starting command waits, -1 for a daemon in the
+    ``report`` is the descriptor of the socket on which the starting command waits, -1 for a daemon in the
     foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the process became a
     daemon. ``template`` is the template that was spawned before the supervisor, see `FirstTemplate`.
     ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`). ``ops`` is the operations

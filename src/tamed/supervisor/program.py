@@ -1,10 +1,12 @@
-"""The supervisor as a program: ``python -m tamed.supervisor PLAN NAME``, where PLAN is a descriptor.
+"""The supervisor as a program, which begins in one of three ways.
 
-The command ``tamed`` parses its options, makes a plan of them, and becomes this program by exec. The plan is
-data. The exec frees the memory of the command: its parser, the user's options, third-party packages.
+- In a process that `tamed start` forked before it read the command line (`tamed.control.head_start`).
+- As ``python -m tamed.supervisor PLAN NAME``, where PLAN is a descriptor: a process of the command that has
+  made the plan becomes this program by exec, which frees its memory.
+- After an upgrade as ``python -m tamed.supervisor --resume STATE NAME``. STATE is the descriptor of the state
+  that the previous program of this process exported.
 
-After an upgrade it is ``python -m tamed.supervisor --resume STATE NAME``. STATE is the descriptor of the
-state that the previous program of this process exported.
+The plan is data: nothing of the command's parser, the user's options or other packages is in this process.
 """
 
 import faulthandler

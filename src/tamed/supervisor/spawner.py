@@ -1,7 +1,6 @@
 """Spawning the children of a supervisor, with their interpreter, environment, privileges and pipes.
 
-The command that is about to become a supervisor spawns its first child in the same way: see
-`tamed.control.first_template`.
+The command makes the first template in the same way: see `tamed.control.first_template`.
 """
 
 import fcntl
@@ -180,7 +179,7 @@ def _opened(directory: str) -> int:
 
 
 class FirstTemplate(NamedTuple):
-    """The child that the command made before it became the supervisor: see `tamed.control.first_template`.
+    """The template that was made before the supervisor had its plan: see `tamed.control.first_template`.
 
     It has our ends of the template's channel and of its pipes.
     """

@@ -1,8 +1,8 @@
 """Becoming a daemon, while the parent process waits for the daemon's report.
 
-The command that starts a daemon must know whether it runs. So the daemon has the writing end of a pipe and
-reports through it that it is ready, or why it failed (`Reporter`). If the pipe ends without a report, the
-daemon died (`Launch`).
+The command that starts a daemon must know whether it runs. So the daemon has one end of a pair of sockets,
+and reports through it that it is ready, or why it failed (`Reporter`). If that ends without a report, the
+daemon died (`Launch`). A daemon that has no plan yet has the command ask for secrets, too.
 
 Detach before any event loop or thread exists: see `require_single_thread`.
 """
@@ -35,7 +35,7 @@ from tamed.unix.process import ProcessHandle
 
 __all__ = ["Launch", "Report", "Reporter", "System", "detach", "fork_daemon", "leave_terminal", "settle"]
 
-_DYING = 10.0  # seconds between the end of the pipe and the end of the process
+_DYING = 10.0  # seconds between the end of its reports and the end of the process
 _BLOCKED = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM}
 
 
@@ -53,7 +53,7 @@ class Report(NamedTuple):
 
 
 class Reporter:
-    """The daemon's end of the pipe.
+    """The daemon's end of the pair of sockets.
 
     Its methods never raise, and do nothing after it is closed or the reader has ended.
 
@@ -66,7 +66,7 @@ class Reporter:
         self._descriptor = descriptor
 
     def fileno(self) -> int:
-        """Return the descriptor of the pipe, -1 once it is closed. No other process may inherit it."""
+        """Return the descriptor of its end, -1 once it is closed. No other process may inherit it."""
         return self._descriptor
 
     def started(self, pid: int) -> None:
@@ -84,7 +84,7 @@ class Reporter:
         self.close()
 
     def close(self) -> None:
-        """Close the pipe. Idempotent."""
+        """Close its end. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
