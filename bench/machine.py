@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import which
 
@@ -83,3 +83,7 @@ def check() -> None:
     """Exit with a reason where the benchmarks cannot run."""
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("the benchmarks need two cores, one for the server and one for its clients")
+    try:
+        versions()  # now, and not after minutes
+    except PackageNotFoundError as missing:
+        sys.exit(f"{missing.name} is not installed for this Python: use `make bench`")
