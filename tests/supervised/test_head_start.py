@@ -86,6 +86,17 @@ def test_the_reader_ends_with_the_daemon(tamed: Tamed, reading: Command) -> None
     nothing_is_left(tamed)
 
 
+def test_a_mistake_has_its_status_where_the_ends_of_children_are_ignored(tamed: Tamed) -> None:
+    """A program that started the command may have left SIGCHLD ignored."""
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    ignoring += "os.execv(sys.argv[1], sys.argv[1:])"
+    tamed.before = [sys.executable, "-c", ignoring]
+    done = tamed("start", "fastpoetry", "--prot", "0")
+    assert done.status == 64
+    assert done.err.startswith("tamed: unknown option '--prot'")
+    assert len(done.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("options", ["", "-Xdev"])
 def test_the_supervisor_is_a_process_of_the_command_if_that_has_no_options(
     tamed: Tamed, options: str

@@ -112,6 +112,7 @@ def begin(arguments: Sequence[str], ask: Callable[[str], str]) -> Report | Calla
     side = fork_daemon()
     if isinstance(side, Launch):
         return _outcome(side, ask)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it was ignored, the reader's status would be lost
     ours, theirs = socket.socketpair()
     daemon = os.getpid()
     try:
