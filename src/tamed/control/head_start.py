@@ -113,9 +113,9 @@ def begin(arguments: Sequence[str], ask: Callable[[str], str]) -> Report | Calla
     if isinstance(side, Launch):
         return _outcome(side, ask)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it was ignored, the reader's status would be lost
-    ours, theirs = socket.socketpair()
     daemon = os.getpid()
     try:
+        ours, theirs = socket.socketpair()
         reader = os.fork()
     except OSError as error:
         side.failed(f"tamed: cannot start the daemon: {error.strerror}", ExitStatus.OS_ERROR)
