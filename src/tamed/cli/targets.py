@@ -32,10 +32,10 @@ def run(**given: Any) -> int:
     if job is None:
         return 0
     _warn_of_variables(job)
-    return _run_here(job._replace(argv=tuple(sys.argv)), may_fork=True).status
+    return _run_here(job._replace(argv=tuple(sys.argv))).status
 
 
-def _run_here(job: Job, *, may_fork: bool = False) -> "Ending":
+def _run_here(job: Job) -> "Ending":
     """Run a job in the foreground; return how it ended, or raise the TamedError of its failure.
 
     If the settings need a supervisor, this process becomes the supervisor. So it does if root runs a job as
@@ -51,7 +51,7 @@ def _run_here(job: Job, *, may_fork: bool = False) -> "Ending":
     if daemon.is_supervised or (daemon.chroot is None and becomes_another(identity_of(daemon))):
         from tamed.control.launch import supervise_here  # each loads modules that the other must not load
 
-        supervise_here(reading, may_fork=may_fork)
+        supervise_here(reading)
     from tamed.worker.alone import run as run_alone
 
     return run_alone(reading)

@@ -1,12 +1,10 @@
 """The first template, which loads in parallel with its supervisor, and the exec of that.
 
-- `become_template`: a process of the command becomes the template (`tamed.control.head_start`).
-- `become_supervisor`: a process of the command makes the template as its child and becomes the supervisor by
-  exec. So the template is the child of the same process before and after.
-
-The template has the environment, rights and descriptors of one that the supervisor spawns
-(`tamed.supervisor.spawner`). It is a process of the command if that is as good as a new interpreter: then
-what the command has loaded is not loaded again. See `_is_as_new`. Otherwise it is a new interpreter.
+- `become_template`: the reader of a head start (`tamed.control.head_start`) becomes the template, if that is
+  as good as a new interpreter: then what it has loaded is not loaded again. See `_is_as_new`.
+- `become_supervisor`: a process of the command spawns the template, as a supervisor does
+  (`tamed.supervisor.spawner`), and becomes the supervisor by exec. So the template is the child of the same
+  process before and after.
 
 There may be none, and then the supervisor spawns one when it needs it:
 
@@ -50,11 +48,8 @@ _OURS = str(Path(__file__).parents[1]) + os.sep
 _STANDARD = str(Path(os.__file__).parent) + os.sep
 
 
-def become_supervisor(plan: Plan, first: FirstTemplate | None = None, *, may_fork: bool = False) -> NoReturn:
-    """Execute the supervisor of a plan here, with its first template, which is made if it is not given.
-
-    With ``may_fork``, Unwind is raised in that template.
-    """
+def become_supervisor(plan: Plan, first: FirstTemplate | None = None) -> NoReturn:
+    """Execute the supervisor of a plan here, with its first template, which is spawned if it is not given."""
     be_subreaper(True)  # kept across exec, so the supervisor need not load ctypes for it
     environ: Mapping[str, str] = os.environ
     flags: tuple[str, ...] = ()
@@ -66,25 +61,26 @@ def become_supervisor(plan: Plan, first: FirstTemplate | None = None, *, may_for
     if first is not None:
         plan = _inheriting(plan, first)
     elif threads() == 1:
-        plan = with_template(plan, identity, environ, may_fork=may_fork)
+        plan = with_template(plan, identity, environ)
     descriptor = plan.hand_over()
     command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
     os.execve(command[0], command, environ)
 
 
-def with_template(
-    plan: Plan, identity: Identity | None, environ: Mapping[str, str], *, may_fork: bool = False
-) -> Plan:
-    """Make the template of a plan, if there can be one; return the plan with it.
+def with_template(plan: Plan, identity: Identity | None, environ: Mapping[str, str]) -> Plan:
+    """Spawn the template of a plan, if there can be one; return the plan with it.
 
     ``environ`` is the environment of the supervisor to come, which this process must become; it has one
-    thread. A fork is made only with ``may_fork``: it raises Unwind, so the callers must let that pass,
-    and only their outermost, which is the command's, may catch it.
+    thread.
     """
     if plan.preload:
         return plan
+    spawner = Spawner(plan, identity, environ, limits_files=True)
     try:
-        return _inheriting(plan, _made(plan, identity, environ, may_fork=may_fork))
+        with _prepared(plan, plan.template_order) as (ours, theirs, pipes):
+            interpreter = plan.worker_interpreter
+            pid = spawner.spawn(theirs.fileno(), pipes.theirs, *TEMPLATE, interpreter=interpreter)
+            return _inheriting(plan, FirstTemplate(pid, ours.detach(), *pipes.take_ours()))
     except (OSError, InvalidMessage):
         return plan
 
@@ -95,34 +91,20 @@ def become_template(plan: Plan, identity: Identity | None, given: Callable[[Firs
     ``given`` is called before with our ends of its channel and pipes, which are closed then.
     """
     spawner = Spawner(plan, identity, os.environ)
-    if plan.preload or threads() > 1 or not _may_be_forked(plan, spawner):
+    environ = spawner.child_environ
+    words = words_of(TEMPLATE[0], plan.name, *TEMPLATE[1:])
+    if plan.preload or threads() > 1 or spawner.is_privileged or not words or not _is_as_new(environ):
         return
     order = {**plan.template_order, "loaded": process_begin(plan.listen_pid)}
     with ExitStack() as held:
         try:
             ours, theirs, pipes = held.enter_context(_prepared(plan, order))
-            rest = _beginning(plan, spawner.child_environ, theirs.fileno(), pipes.theirs)
+            channel, records, output, directory = map(os.dup, (theirs.fileno(), *pipes.theirs))
         except (OSError, InvalidMessage):
             return
         given(FirstTemplate(os.getpid(), ours.fileno(), *pipes.ours))
-        raise Unwind(rest)
-
-
-def _made(
-    plan: Plan, identity: Identity | None, environ: Mapping[str, str], *, may_fork: bool
-) -> FirstTemplate:
-    spawner = Spawner(plan, identity, environ, limits_files=True)
-    is_fork = may_fork and _may_be_forked(plan, spawner)
-    order = plan.template_order
-    if is_fork:
-        order["loaded"] = process_begin(plan.listen_pid)  # the command, which has forked this process
-    with _prepared(plan, order) as (ours, theirs, pipes):
-        if is_fork:
-            pid = _forked(plan, spawner.child_environ, theirs.fileno(), pipes.theirs)
-        else:
-            interpreter = plan.worker_interpreter
-            pid = spawner.spawn(theirs.fileno(), pipes.theirs, *TEMPLATE, interpreter=interpreter)
-        return FirstTemplate(pid, ours.detach(), *pipes.take_ours())
+        placed = {1: output, 2: output, CHANNEL: channel, RECORDS: records}
+        raise Unwind(partial(_begin, plan, environ, words, placed, directory))
 
 
 def _inheriting(plan: Plan, first: FirstTemplate) -> Plan:
@@ -139,28 +121,17 @@ def _prepared(
     """Yield both ends of a channel in which the order is, and the pipes; close what is left of them."""
     with ExitStack() as held:
         ours, theirs = map(held.enter_context, socket.socketpair())
-        _send_at_once(ours, encode_message(order))
+        line = encode_message(order)
+        ours.setblocking(False)  # nobody reads it yet
+        if ours.send(line) < len(line):
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
         pipes = ChildPipes(plan.directory)
         held.callback(pipes.close)
         yield ours, theirs, pipes
 
 
-def _send_at_once(sock: socket.socket, line: bytes) -> None:
-    """Send a line to a process that does not read yet. Raises OSError if the socket's buffer is full."""
-    sock.setblocking(False)
-    if sock.send(line) < len(line):
-        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-
-
-# A template that is forked.
-
-
-def _may_be_forked(plan: Plan, spawner: Spawner) -> bool:
-    return not spawner.is_privileged and _is_as_new(spawner.child_environ) and bool(_words(plan.name))
-
-
 def _is_as_new(environ: Mapping[str, str]) -> bool:
-    """Return whether a fork of this process has loaded only what a new interpreter would load, too.
+    """Return whether this process has loaded only what a new interpreter would load, too.
 
     It must not have imported any module that is neither ours nor of the standard library, for example a
     plugin; it must have been started without options; and the variables that an interpreter reads at its
@@ -184,40 +155,9 @@ def _is_known(name: str) -> bool:
     return file.startswith(_OURS) or (file.startswith(_STANDARD) and "-packages" not in file)
 
 
-def _words(name: str) -> list[str]:
-    return words_of(TEMPLATE[0], name, *TEMPLATE[1:])
-
-
-def _forked(plan: Plan, environ: Mapping[str, str], channel: int, pipes: tuple[int, int, int]) -> int:
-    """Fork this process, and return the pid; the child leaves all frames of the command, then `_begin`."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        pid = os.fork()
-    except OSError:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        raise
-    if pid == 0:
-        try:
-            rest = _beginning(plan, environ, channel, pipes)
-        except OSError:
-            os._exit(FAILED)  # two processes would go on as the supervisor
-        raise Unwind(rest)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return pid
-
-
-def _beginning(
-    plan: Plan, environ: Mapping[str, str], channel: int, pipes: tuple[int, int, int]
-) -> Callable[[], NoReturn]:
-    """Return the program of a template, with copies of these descriptors. Raises OSError."""
-    channel, records, output, directory = map(os.dup, (channel, *pipes))
-    placed = {1: output, 2: output, CHANNEL: channel, RECORDS: records}
-    return partial(_begin, plan, environ, placed, directory)
-
-
-def _begin(plan: Plan, environ: Mapping[str, str], placed: Mapping[int, int], directory: int) -> NoReturn:
+def _begin(
+    plan: Plan, environ: Mapping[str, str], words: list[str], placed: Mapping[int, int], directory: int
+) -> NoReturn:
     """Give up what a new process of Tamed would not have, and run the program of a template."""
     try:
         leave_command()
@@ -231,7 +171,6 @@ def _begin(plan: Plan, environ: Mapping[str, str], placed: Mapping[int, int], di
             limit_open_files(plan.max_files)
         os.environ.clear()
         os.environ.update(environ)
-        words = _words(plan.name)
         show_words(words, len(sys.orig_argv))
         show_program(Path(sys.executable).name)
         sys.argv[1:] = words[3:]

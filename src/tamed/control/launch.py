@@ -117,11 +117,10 @@ def launch(plan: Plan) -> Report:
     return launched.wait(timeout)
 
 
-def supervise_here(reading: Reading, *, may_fork: bool = False) -> NoReturn:
+def supervise_here(reading: Reading) -> NoReturn:
     """Become the supervisor of a job, in the foreground.
 
-    With an explicit name, it is an instance in the run directory, and other commands find it. With
-    ``may_fork``, Unwind is raised as `start` does.
+    With an explicit name, it is an instance in the run directory, and other commands find it.
     """
     daemon = reading.settings.daemon
     name = check_name(reading.name)
@@ -136,7 +135,7 @@ def supervise_here(reading: Reading, *, may_fork: bool = False) -> NoReturn:
     if becomes_another(identity):
         # An ``fd://`` endpoint may refer to some of them.
         close_inherited(keep=passed_to_this_process(os.environ), but_sockets=True)
-    become_supervisor(plan, may_fork=may_fork)
+    become_supervisor(plan)
 
 
 def job_again(plan: Plan) -> Job:
