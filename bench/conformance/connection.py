@@ -91,13 +91,7 @@ def context_of(
         no_websocket="the test has none",
     )
     if websocket is not None:
-
-        def begin(
-            context: ServerContext, transport: asyncio.Transport, scope: Any, write_paused: bool
-        ) -> WebSocketConnection:
-            return WebSocketConnection(context, websocket, transport, scope, write_paused=write_paused)
-
-        context.websocket = begin
+        context.websocket = partial(WebSocketConnection, websocket)
     return context
 
 

@@ -1,6 +1,6 @@
 """Results for short keys are kept in bounded number."""
 
-from tamed.web._memo import Memo
+from tamed.web._heads import Memo
 
 
 def test_a_result_is_made_once() -> None:

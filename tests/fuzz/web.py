@@ -5,6 +5,7 @@ import ipaddress
 import itertools
 import re
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from hpack import Encoder, NeverIndexedHeaderTuple
@@ -150,12 +151,7 @@ class _WebSocket:
     """One WebSocket for each input, behind its handshake, whose application sends back what comes."""
 
     def __init__(self) -> None:
-        def begin(
-            context: ServerContext, transport: asyncio.Transport, scope: Any, write_paused: bool
-        ) -> WebSocketConnection:
-            limits = WebSocketLimits(message=4096, frame=4096)
-            return WebSocketConnection(context, limits, transport, scope, write_paused=write_paused)
-
+        begin = partial(WebSocketConnection, WebSocketLimits(message=4096, frame=4096))
         self._context = ServerContext(_send_back, {}, _LIMITS, trusted=TrustedProxies(()), websocket=begin)
 
     def __call__(self, data: bytes) -> object:

@@ -7,6 +7,7 @@ from email.utils import formatdate
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from tamed.net.listen import current_environment
 from tamed.web._access import AccessFormat, access_writer
 from tamed.web._proxies import TrustedProxies
 from tamed.web.asgi import ASGIApplication, Scope
@@ -55,8 +56,7 @@ class ServerContext:
         self.log_access = access_writer(access_format)
         self.root_path = root_path
         self.raw_root_path = quote(root_path).encode("ascii")
-        self.drain_timeout = drain_timeout
-        """The drain timeout in seconds; None for that of the server's environment."""
+        self._drain_timeout = drain_timeout
         self.websocket = websocket
         self.no_websocket = no_websocket
         """The reason why there is no ``websocket``."""
@@ -64,6 +64,12 @@ class ServerContext:
         """The tasks of applications that answer a request, or still work after their answer."""
         self._second = 0.0
         self._date = b""
+
+    @property
+    def drain_timeout(self) -> float:
+        """The drain timeout in seconds: the server's own, or that of its environment."""
+        own = self._drain_timeout
+        return current_environment().drain_timeout if own is None else own
 
     def date(self) -> bytes:
         """Return the line of the header ``Date``, computed once a second."""

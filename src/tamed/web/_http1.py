@@ -12,13 +12,11 @@ from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
 from tamed.net.proxy_header import IpEnds
 from tamed.web._context import ServerContext
-from tamed.web._deadline import MovingDeadline
+from tamed.web._heads import Refused, plain_response, read_headers
 from tamed.web._http1_exchange import Http1Exchange
 from tamed.web._http1_input import Input
-from tamed.web._request import Refused, read_headers
-from tamed.web._response import plain_response
 from tamed.web._scope import Peer, make_scope, peer_of, websocket_scope
-from tamed.web._transport import Progress, end_writing, set_reading
+from tamed.web._transport import MovingDeadline, Progress, end_writing, set_reading
 from tamed.web.asgi import Scope
 
 __all__ = ["HttpConnection"]
@@ -189,12 +187,10 @@ class HttpConnection(asyncio.Protocol):
     def connection_draining(self) -> None:
         """Close after the next answer; the server calls this when it stops, or nobody serves any more."""
         self._is_draining = True
-        environment, exchange = current_environment(), self._exchange
+        exchange = self._exchange
         if self._halfway is None:
-            given = self._context.drain_timeout
-            drain_timeout = environment.drain_timeout if given is None else given
-            self._halfway = self._loop.call_later(drain_timeout / 2, self._notify_draining)
-        if environment.gate.is_open:
+            self._halfway = self._loop.call_later(self._context.drain_timeout / 2, self._notify_draining)
+        if current_environment().gate.is_open:
             self._close_soon()
         elif exchange is not None and not exchange.status:  # the head of its answer will announce the close
             exchange.keep_alive = False

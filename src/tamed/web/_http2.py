@@ -31,12 +31,11 @@ from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
 from tamed.net.proxy_header import IpEnds
 from tamed.web._context import ServerContext
-from tamed.web._deadline import MovingDeadline
+from tamed.web._heads import Refused, read_fields, read_headers
 from tamed.web._http2_frames import FrameGuard, TooMuch
 from tamed.web._http2_stream import Http2Stream, plain_fields
-from tamed.web._request import Refused, read_fields, read_headers
 from tamed.web._scope import Peer, make_scope, peer_of
-from tamed.web._transport import Progress, end_writing, set_reading
+from tamed.web._transport import MovingDeadline, Progress, end_writing, set_reading
 from tamed.web.limits import Http2Limits
 
 __all__ = ["Http2Connection"]
@@ -211,15 +210,13 @@ class Http2Connection(asyncio.Protocol):
         """Notify the client, and close when all requests are answered."""
         if self._is_ending:
             return
-        context, environment = self._context, current_environment()
+        context = self._context
         if self._halfway is None:
-            given = context.drain_timeout
-            drain_timeout = environment.drain_timeout if given is None else given
-            self._halfway = self._loop.call_later(drain_timeout / 2, self._notify_draining)
+            self._halfway = self._loop.call_later(context.drain_timeout / 2, self._notify_draining)
             self._write_goaway(_ANY_STREAM)
             self.protocol.ping(b"draining")
             self.flush(_AT_ONCE)
-        self._round_trip.set(_LINGER if environment.gate.is_open else context.limits.keep_alive)
+        self._round_trip.set(_LINGER if current_environment().gate.is_open else context.limits.keep_alive)
 
     # Called by a stream.
 

@@ -9,9 +9,8 @@ from h2.errors import ErrorCodes
 
 from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
-from tamed.web._deadline import MovingDeadline
 from tamed.web._exchange import Exchange
-from tamed.web._response import (
+from tamed.web._heads import (
     fields_of,
     header_lines,
     joined_lines,
@@ -20,6 +19,7 @@ from tamed.web._response import (
     require_status,
 )
 from tamed.web._scope import Peer
+from tamed.web._transport import MovingDeadline
 from tamed.web.asgi import Scope
 
 __all__ = ["Http2Stream", "StreamConnection", "plain_fields"]

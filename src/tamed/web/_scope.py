@@ -10,7 +10,7 @@ import httptools
 from tamed.net.proxy_header import IpEnds
 from tamed.net.tls import tls_session
 from tamed.web._context import ServerContext
-from tamed.web._request import Headers, Refused
+from tamed.web._heads import Headers, Refused
 from tamed.web.asgi import Scope
 
 __all__ = ["Peer", "make_scope", "peer_of", "websocket_scope"]

@@ -19,8 +19,8 @@ from websockets.server import ServerProtocol
 from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
+from tamed.web._heads import header_lines, plain_response
 from tamed.web._http1_exchange import Http1Exchange
-from tamed.web._response import header_lines, plain_response
 from tamed.web._transport import Progress, set_reading
 from tamed.web.asgi import ClientLeft, Message, Scope
 from tamed.web.limits import WebSocketLimits
@@ -55,11 +55,10 @@ class WebSocketConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        context: ServerContext,
         limits: WebSocketLimits,
+        context: ServerContext,
         transport: asyncio.Transport,
         scope: Scope,
-        *,
         write_paused: bool,
     ) -> None:
         self.transport = transport

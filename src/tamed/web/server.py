@@ -15,9 +15,8 @@ from tamed.web._access import AccessFormat
 from tamed.web._context import ServerContext
 from tamed.web._http1 import HttpConnection
 from tamed.web._lifespan import Lifespan
-from tamed.web._proxied import ProxiedConnection
-from tamed.web._proxies import TrustedProxies
-from tamed.web.asgi import ASGIApplication, Scope
+from tamed.web._proxies import ProxiedConnection, TrustedProxies
+from tamed.web.asgi import ASGIApplication
 from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
 
 __all__ = ["AccessFormat", "WebServer"]
@@ -121,13 +120,7 @@ def _serve_websockets(context: ServerContext, limits: WebSocketLimits) -> None:
     except ModuleNotFoundError as error:
         context.no_websocket = f"there is no module {error.name!r}; install the extra web"
         return
-
-    def begin(
-        context: ServerContext, transport: asyncio.Transport, scope: Scope, write_paused: bool
-    ) -> WebSocketConnection:
-        return WebSocketConnection(context, limits, transport, scope, write_paused=write_paused)
-
-    context.websocket = begin
+    context.websocket = partial(WebSocketConnection, limits)
 
 
 class _PendingRequests(Service):
