@@ -1,19 +1,50 @@
-"""The common part of all connections of a web server."""
+"""What requests have in common, in a server and in a connection, and the scope of each one (ASGI)."""
 
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any, Protocol
-from urllib.parse import quote
+from typing import Any, Final, Protocol
+from urllib.parse import quote, unquote
+
+import httptools
 
 from tamed.net.listen import current_environment
+from tamed.net.proxy_header import IpEnds
+from tamed.net.tls import tls_session
 from tamed.web._access import AccessFormat, access_writer
+from tamed.web._heads import Headers, Refused
 from tamed.web._proxies import TrustedProxies
 from tamed.web.asgi import ASGIApplication, Scope
 from tamed.web.limits import HttpLimits
 
-__all__ = ["ServerContext", "WebSocketFactory", "WebSocketSession"]
+__all__ = [
+    "Peer",
+    "ServerContext",
+    "WebSocketFactory",
+    "WebSocketSession",
+    "make_scope",
+    "peer_of",
+    "websocket_scope",
+]
+
+_VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
+"""The versions of ASGI. From 2.4 on, Starlette and frameworks built on it ignore `http.disconnect` while they
+stream: a waiting stream would notice a drain, or a disconnect, only in its next `send`."""
+
+_OF_EACH_REQUEST: Final = dict.fromkeys(
+    ("http_version", "method", "path", "raw_path", "query_string", "headers", "state", "extensions")
+)
+"""The keys that are set for each request: a copied dict that already has all keys need not grow."""
+
+_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
+    "http.response.early_hint": {},
+    "http.response.pathsend": {},
+    "http.response.trailers": {},
+}
+
+_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 class WebSocketSession(Protocol):
@@ -45,7 +76,7 @@ class ServerContext:
         access_format: AccessFormat | None = None,
         root_path: str = "",
         drain_timeout: float | None = None,
-        websocket: "WebSocketFactory | None" = None,
+        websocket: WebSocketFactory | None = None,
         no_websocket: str = "",
     ) -> None:
         self.application = application
@@ -78,3 +109,134 @@ class ServerContext:
             self._second = now // 1
             self._date = b"date: " + formatdate(self._second, usegmt=True).encode() + b"\r\n"
         return self._date
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The two ends of a connection, in the form of scopes."""
+
+    client: tuple[str, int] | None
+    """None on a unix socket."""
+    is_trusted: bool
+    """Whether it is a trusted proxy."""
+    scope: dict[str, Any]
+    """The common part of its requests' scopes. Copying takes half the time of creating one."""
+    extensions: dict[str, Any]
+    """The common part of their extensions."""
+
+    def __str__(self) -> str:
+        return "{}:{}".format(*self.client) if self.client else "unix"
+
+
+def peer_of(transport: asyncio.BaseTransport, context: ServerContext, ends: IpEnds | None = None) -> Peer:
+    """Return the ends of a connection: those of the transport, or those in a PROXY header."""
+    info = transport.get_extra_info
+    client, server = ends or (info("peername"), info("sockname"))
+    client = (str(client[0]), int(client[1])) if isinstance(client, tuple) else None
+    if isinstance(server, tuple):
+        server = (str(server[0]), int(server[1]))
+    else:
+        server = (server, None) if isinstance(server, str) else None
+    extensions: dict[str, Any] = _EXTENSIONS.copy()
+    if (tls := _tls_extension(transport)) is not None:
+        extensions["tls"] = tls
+    scope = {
+        "type": "http",
+        "asgi": _VERSIONS,
+        "server": server,
+        "client": client,
+        "scheme": "http" if info("sslcontext") is None else "https",
+        "root_path": context.root_path,
+        **_OF_EACH_REQUEST,
+    }
+    return Peer(client, context.trusted.trusts_peer(client), scope, extensions)
+
+
+def _tls_extension(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
+    """Return the TLS information for applications (ASGI's TLS extension, 0.2)."""
+    session = tls_session(transport)
+    if session is None:
+        return None
+    return {
+        "server_cert": session.server_certificate or None,
+        "client_cert_chain": session.client_certificates,
+        "client_cert_name": session.client_name or None,
+        "client_cert_error": None,  # then the handshake has failed
+        "tls_version": session.version or None,
+        "cipher_suite": session.cipher_suite or None,
+    }
+
+
+def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
+    context: ServerContext, peer: Peer, method: str, target: bytes, version: str, headers: Headers
+) -> Scope:
+    """Return the scope of an HTTP request (ASGI).
+
+    Raises Refused for an invalid target (RFC 9112, 3.2).
+    """
+    try:
+        path = target.decode("ascii")
+    except UnicodeDecodeError:
+        raise Refused(400) from None
+    raw_path, query = target, b""
+    if path[:1] != "/" or "?" in path or "#" in path:  # searching them in bytes takes six times as long
+        raw_path, query, authority = _parts(method, target)
+        path = raw_path.decode("ascii")
+        if authority:  # it replaces the header (RFC 9112, 3.2.2)
+            headers = [(b"host", authority), *(field for field in headers if field[0] != b"host")]
+    if "%" in path:
+        path = unquote(path)
+    if context.root_path:
+        path = context.root_path + path
+        raw_path = context.raw_root_path + raw_path
+    scope = peer.scope.copy()
+    scope["extensions"] = peer.extensions.copy()
+    scope["http_version"] = version
+    scope["method"] = method
+    scope["path"] = path
+    scope["raw_path"] = raw_path
+    scope["query_string"] = query
+    scope["headers"] = headers
+    scope["state"] = context.state.copy()
+    if peer.is_trusted:
+        context.trusted.believe(scope)
+    return scope
+
+
+def websocket_scope(scope: Scope) -> Scope:
+    """Return the scope of a WebSocket, from that of its request (ASGI)."""
+    offered = (
+        value.decode("latin-1") for name, value in scope["headers"] if name == b"sec-websocket-protocol"
+    )
+    of_tls = {name: value for name, value in scope["extensions"].items() if name == "tls"}
+    made = {
+        **scope,
+        "type": "websocket",
+        "scheme": _WEBSOCKET_SCHEMES[scope["scheme"]],
+        "subprotocols": [each.strip() for each in ",".join(offered).split(",") if each.strip()],
+        "extensions": {**of_tls, "websocket.http.response": {}},
+    }
+    del made["method"]
+    return made
+
+
+def _parts(method: str, target: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return the path and the query of a target, and the authority of an absolute one (RFC 9112, 3.2)."""
+    if target[:1] == b"/" and target.find(b"#") < 0:
+        path, _, query = target.partition(b"?")
+        return path, query, b""
+    if method == "OPTIONS" and target == b"*":  # for the server as a whole (RFC 9110, 9.3.7)
+        return target, b"", b""
+    if method == "CONNECT":  # this is not a proxy
+        raise Refused(400)
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise Refused(400) from None
+    authority = b""
+    if target[:1] != b"/":
+        if not url.schema or url.schema.lower() not in {b"http", b"https"}:
+            raise Refused(400)
+        host = b"[%b]" % url.host if b":" in url.host else url.host
+        authority = b"%b:%d" % (host, url.port) if url.port else host
+    return url.path or b"/", url.query or b"", authority

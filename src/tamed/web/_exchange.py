@@ -13,11 +13,11 @@ from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web.asgi import ClientLeft, Message, Scope
 
-__all__ = ["BODY_LIMIT", "Exchange", "ExchangeConnection"]
+__all__ = ["Exchange", "ExchangeConnection"]
 
 log = own_logger("web")
 
-BODY_LIMIT: Final = 64 * 1024
+_BODY_LIMIT: Final = 64 * 1024
 """Bytes of a body that are buffered for the application; at this number, reading pauses."""
 
 _PIECE: Final = 64 * 1024
@@ -158,7 +158,7 @@ class Exchange:
             return False
         self._body += data
         self._notify()
-        return len(self._body) > BODY_LIMIT
+        return len(self._body) > _BODY_LIMIT
 
     def end_body(self) -> None:
         """Handle the end of the request."""

@@ -11,11 +11,10 @@ import httptools
 from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
 from tamed.net.proxy_header import IpEnds
-from tamed.web._context import ServerContext
+from tamed.web._context import Peer, ServerContext, make_scope, peer_of, websocket_scope
 from tamed.web._heads import Refused, plain_response, read_headers
 from tamed.web._http1_exchange import Http1Exchange
 from tamed.web._http1_input import Input
-from tamed.web._scope import Peer, make_scope, peer_of, websocket_scope
 from tamed.web._transport import MovingDeadline, Progress, end_writing, set_reading
 from tamed.web.asgi import Scope
 

@@ -30,11 +30,10 @@ from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
 from tamed.net.proxy_header import IpEnds
-from tamed.web._context import ServerContext
+from tamed.web._context import Peer, ServerContext, make_scope, peer_of
 from tamed.web._heads import Refused, read_fields, read_headers
 from tamed.web._http2_frames import FrameGuard, TooMuch
 from tamed.web._http2_stream import Http2Stream, plain_fields
-from tamed.web._scope import Peer, make_scope, peer_of
 from tamed.web._transport import MovingDeadline, Progress, end_writing, set_reading
 from tamed.web.limits import Http2Limits
 

@@ -8,7 +8,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
 from tamed.log.logger import own_logger
-from tamed.web._context import ServerContext
+from tamed.web._context import Peer, ServerContext
 from tamed.web._exchange import Exchange
 from tamed.web._heads import (
     fields_of,
@@ -18,7 +18,6 @@ from tamed.web._heads import (
     read_response,
     require_status,
 )
-from tamed.web._scope import Peer
 from tamed.web._transport import MovingDeadline
 from tamed.web.asgi import Scope
 
