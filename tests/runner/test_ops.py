@@ -12,7 +12,7 @@ import pytest
 
 from tamed.errors import Unavailable
 from tamed.ipc.message import InvalidMessage, Message
-from tamed.supervisor.ops_process import OpsAnswer, OpsProcess
+from tamed.supervisor.ops import OpsAnswer, OpsProcess
 from tests.runner.world import Hand, World, a_plan
 
 

@@ -1,27 +1,36 @@
-"""The process of the operations endpoint: the supervisor starts it, restarts it, and answers its requests.
+"""The operations process: the supervisor starts it, restarts it, and answers its requests with data.
 
 It parses HTTP, which the supervisor must not do, and its crash affects no other process. It has no privileges
 and no application code. The supervisor binds its sockets, which stay open while it is restarted.
 """
 
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
+from tamed._os.proc import usage_of
 from tamed.errors import TamedError
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_data
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_text
+from tamed.metrics.ledger import Ledger
 from tamed.service.restart import Backoff
-from tamed.supervisor.loop import NO_TIMER, Peer
+from tamed.supervisor.events import EventLog
+from tamed.supervisor.generation import WorkerState
+from tamed.supervisor.intake import LogTail
+from tamed.supervisor.loop import NO_TIMER, Peer, Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
+from tamed.supervisor.reports import read_certificates
 from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.status import StatusRequests
+from tamed.supervisor.supervisor import Supervisor
 
-__all__ = ["OpsAnswer", "OpsProcess"]
+__all__ = ["OpsAnswer", "OpsAnswers", "OpsProcess"]
 
 OpsAnswer = Callable[..., None]
 """Answers a request of the process: with a message, and with descriptors, which are copied."""
@@ -33,6 +42,11 @@ _PAUSE: Final = 0.2  # seconds
 _STEADY: Final = 10.0  # seconds of service that reset the failure count
 _LAST_GRACE: Final = 3.0  # seconds for its last responses
 _GENERATION: Final = 0  # the generation of its sockets, which belong to no workers
+_MOST: Final = 200  # descriptors in a message; the kernel's limit is 253
+_REPORTS: Final = 0.5  # seconds for workers to report; the process waits one second for the answer
+_LONGEST: Final = 500  # characters of a text in an event, and
+_LINES: Final = 12  # items of a list there, so that fifty events are never too long for a message
+_MOST_COUNTED: Final = 2**53
 
 
 class OpsProcess:
@@ -221,3 +235,152 @@ class OpsProcess:
     def _channel(self) -> Channel | None:
         """Its channel, unless that is closed."""
         return None if self._peer is None or self._peer.channel.fileno() < 0 else self._peer.channel
+
+
+class OpsAnswers:
+    """Answers requests for health, status, metrics, and updates of the page.
+
+    ``metrics`` are the tables of the workers, and ``sockets`` those on which they listen. ``log`` must
+    receive everything that is logged, and ``lost`` returns the number of lost lines.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        reactor: Reactor,
+        *,
+        metrics: Ledger,
+        status: StatusRequests,
+        events: EventLog,
+        log: LogTail,
+        lost: Callable[[], int],
+        sockets: SocketTable,
+    ) -> None:
+        self._sockets = sockets
+        self._events = events
+        self._log = log
+        self._lost = lost
+        self._supervisor = supervisor
+        self._reactor = reactor
+        self._metrics = metrics
+        self._status = status
+        self._begun = reactor.clock()
+
+    def serve(self, question: Message, answer: OpsAnswer) -> None:
+        """Answer a request, now or later. Raises InvalidMessage for an invalid one."""
+        self._status.of_operations = read_certificates(question)
+        match read_text(question, "ask"):
+            case "health":
+                answer(self._health())
+            case "status":
+                self._status.serve(answer, _REPORTS)
+            case "view":
+                self._answer_view(question, answer)
+            case "metrics":
+                self._answer_metrics(_serials(question), answer)
+            case other:
+                raise InvalidMessage(f"ask: {other[:60]!r}")
+
+    def _health(self) -> Message:
+        supervisor = self._supervisor
+        now, patience = self._reactor.clock(), supervisor.plan.watchdog
+        workers = supervisor.pool.workers.values()
+        return {
+            "state": supervisor.state,
+            "phase": supervisor.phase.value,
+            "is_draining": supervisor.is_draining,
+            "ready": supervisor.ready,
+            "wanted": supervisor.generation.count,
+            "beats": any(
+                now - each.heard <= patience and each.state is not WorkerState.STUCK for each in workers
+            ),
+            "last_error": supervisor.recovery.last_error,
+            "checks": [each._asdict() for each in supervisor.checks.summaries()],
+        }
+
+    def _answer_view(self, question: Message, answer: OpsAnswer) -> None:
+        """Answer with the status, and the events and log records since the last answer.
+
+        Both are counted from the start of this program, which the number ``program`` identifies. For another
+        program, everything that is kept is new.
+        """
+        program = round(self._begun * 1e6)
+        is_known = read_number(question, "program", most=_MOST_COUNTED) == program
+        events, log = (
+            read_number(question, key, most=_MOST_COUNTED) if is_known else 0 for key in ("events", "log")
+        )
+
+        def add(status: Message) -> None:
+            answer(
+                {
+                    "status": {**status, "events": []},
+                    "program": program,
+                    "events": self._events.count,
+                    "new_events": [_shortened(event) for event in self._events.since(events)],
+                    "log": self._log.count,
+                    "new_records": self._log.since(log),
+                }
+            )
+
+        self._status.serve(add, _REPORTS)
+
+    def _answer_metrics(self, known: set[int], answer: OpsAnswer) -> None:
+        pages = list(self._metrics.pages())
+        new = [page for page in pages if page.serial not in known][:_MOST]
+        message = {
+            "figures": self._figures(),
+            "pages": [[page.serial, page.slot] for page in pages],
+            "new": [page.serial for page in new],
+        }
+        answer(message, [page.descriptor for page in new])
+
+    def _figures(self) -> Message:
+        supervisor = self._supervisor
+        workers = list(supervisor.pool.workers.values())
+        states = {state.value: 0 for state in WorkerState}
+        for worker in workers:
+            states[worker.state.value] += 1
+        return {
+            **supervisor.figures.export(),
+            "name": supervisor.plan.name,
+            "state": supervisor.state,
+            "uptime": self._reactor.clock() - self._status.begun,
+            "generation": supervisor.generation.number,
+            "wanted": supervisor.generation.count,
+            "restarts": supervisor.recovery.restarts,
+            "states": states,
+            "queues": self._sockets.queues(supervisor.generation.number),
+            "checks": {each.name: not each.failing for each in supervisor.checks.summaries() if each.asked},
+            "roles": supervisor.roles.status(),
+            "certificates": self._status.of_operations,
+            "log_records": self._log.by_level,
+            "log_lost": self._lost(),
+            "usage": [
+                {"slot": each.number, "leaves": each.is_leaving, **_usage_of(each.pid)} for each in workers
+            ],
+            "supervisor": _usage_of(os.getpid()),
+        }
+
+
+def _shortened(fact: Any) -> Any:
+    match fact:
+        case str():
+            return fact[:_LONGEST]
+        case list():
+            return [_shortened(each) for each in fact[-_LINES:]]
+        case dict():
+            return {key: _shortened(each) for key, each in fact.items()}
+        case _:
+            return fact
+
+
+def _usage_of(pid: int) -> dict[str, Any]:
+    memory, cpu = usage_of(pid)
+    return {"memory": memory, "cpu": cpu}
+
+
+def _serials(question: Message) -> set[int]:
+    known = question.get("known")
+    if not isinstance(known, list) or not all(isinstance(each, int) for each in known):
+        raise InvalidMessage("known: expected numbers")
+    return set(known)
