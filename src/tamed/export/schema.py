@@ -9,7 +9,6 @@ from tamed.config.deployment import Deployment
 from tamed.config.settings import Daemon, Log
 from tamed.plugins.describe import Option, describe
 from tamed.plugins.discovery import find
-from tamed.plugins.schema import properties_of
 
 __all__ = ["schema_text"]
 
@@ -59,9 +58,19 @@ def _table(options: Iterable[Option], description: str) -> dict[str, Any]:
     return {
         "type": "object",
         "description": description,
-        "properties": properties_of(options),
+        "properties": _properties(options),
         "additionalProperties": False,
     }
+
+
+def _properties(options: Iterable[Option]) -> dict[str, Any]:
+    """Return the properties of a table with these options, each in both spellings of its key."""
+    properties: dict[str, Any] = {}
+    for option in options:
+        properties[option.key] = schema = option.schema()
+        if option.name != option.key:
+            properties[option.name] = {**schema, "deprecated": True}
+    return properties
 
 
 def _service(plugins: dict[str, tuple[Option, ...]]) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def _service(plugins: dict[str, tuple[Option, ...]]) -> dict[str, Any]:
     }
     known = [
         {
-            "properties": {"plugin": {"const": name}, **_ONLY, **properties_of(options)},
+            "properties": {"plugin": {"const": name}, **_ONLY, **_properties(options)},
             "required": ["plugin"],
             "additionalProperties": False,
         }

@@ -22,6 +22,7 @@ class Many(Reader):
         self.type = kind
         self.expected = f"a list, each item {item.expected}"
         self.metavar, self.choices, self.path = item.metavar, item.choices, item.path
+        self.schema = {"anyOf": [{"type": "array", "items": item.schema}, item.schema]}
 
     def read(self, value: object, source: Source) -> Any:
         """Read each item; an error has the item's index."""
@@ -62,6 +63,7 @@ class Pairs(Reader):
         self.item = item
         self.expected = f"KEY=VALUE, each value {item.expected}"
         self.metavar = f"KEY={item.metavar or 'VALUE'}"
+        self.schema = {"type": "object", "additionalProperties": item.schema}
 
     def read(self, value: object, source: Source) -> dict[str, Any]:
         """Read each value; an error has the value's key. Of two equal keys in text the later one counts."""
@@ -109,8 +111,10 @@ class OneOf(Reader):
         self.expected = " or ".join(reader.expected for reader in readers)
         self.metavar = "|".join(dict.fromkeys(filter(None, (reader.metavar for reader in readers))))
         self.path = any(reader.path for reader in readers)
+        self.schema = {"anyOf": [reader.schema for reader in readers]}
         if len(readers) == 1:
             self.choices, self.many, self.boolean = first.choices, first.many, first.boolean
+            self.schema = first.schema
 
     def read(self, value: object, source: Source) -> Any:
         """Try each type in the order in which they are declared."""

@@ -60,6 +60,8 @@ class Reader(ABC):
     """Whether a flag for it needs no value."""
     path: bool = False
     """Whether values are files or folders."""
+    schema: Mapping[str, Any] = {"type": "string"}
+    """The JSON Schema (draft 2020-12) of the values that a deployment file may give."""
 
     @abstractmethod
     def read(self, value: object, source: Source) -> Any:
@@ -104,6 +106,7 @@ class Truth(Reader):
 
     expected = "true or false"
     boolean = True
+    schema: Mapping[str, Any] = {"type": "boolean"}
 
     _WORDS: ClassVar[dict[str, bool]] = {
         **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -140,6 +143,7 @@ class Number(Reader):
     def __init__(self, kind: type[int | float]) -> None:
         self.kind = kind
         self.expected, self._form = self._KINDS[kind]
+        self.schema = {"type": "integer" if kind is int else "number"}
 
     def read(self, value: object, source: Source) -> int | float:
         """Read a number from text, or return one unchanged."""
@@ -172,6 +176,7 @@ class Limited(Reader):
         self.limits = limits
         self.expected = f"{reader.expected}, {limits}"
         self.metavar = reader.metavar
+        self.schema = {**reader.schema, **limits.schema()}
 
     def read(self, value: object, source: Source) -> Any:
         """Read the number, then check its limits."""
@@ -222,6 +227,8 @@ class Parsed(Reader):
         self.expected = noun(kind.__name__)
         self.metavar = kind.__name__.upper()
         self.is_number = issubclass(kind, (int, float))
+        if self.is_number:  # otherwise any text: only the class knows which ones are valid
+            self.schema = {"type": ["string", "number"]}
 
     def read(self, value: object, source: Source) -> Any:
         """Let the class parse the text, or convert the number in the file."""
@@ -268,6 +275,7 @@ class Choice(Reader):
         self.choices = tuple(members)
         self.metavar = "|".join(members)
         self.expected = listed(members)
+        self.schema = {"enum": list(members if by_text else members.values())}
 
     def read(self, value: object, source: Source) -> Any:
         """Find the member by its text, or by its value and type, so that ``true`` is not 1."""

@@ -22,6 +22,7 @@ from tamed.plugins.option import METADATA, REQUIRED, Declaration
 __all__ = ["Option", "describe", "reader_of", "variable_of"]
 
 
+_JSON = (bool, int, float, str)
 RESERVED = {
     "help": "it is the flag of the help text",
     "plugin": "it names the plugin in a deployment file",
@@ -76,6 +77,16 @@ class Option(NamedTuple):
     def variable(self, service: str = "") -> str:
         """Return the environment variable for a service's option, see `variable_of`."""
         return variable_of(service, self.key)
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of its values in a deployment file, with the help text and the default."""
+        schema = dict(self.reader.schema)
+        if self.help:
+            schema["description"] = self.help
+        if not self.secret and isinstance(self.default, _JSON):
+            is_plain = type(self.default) in _JSON
+            schema["default"] = self.default if is_plain else self.default_text
+        return schema
 
 
 def variable_of(service: str, key: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any, Final, Literal, NamedTuple
 __all__ = ["METADATA", "REQUIRED", "Declaration", "Limits", "Required", "option"]
 
 
-_CHECKS: Final[dict[str, tuple[Callable[[float, float], bool], str]]] = {
-    "gt": (operator.gt, "more than"),
-    "ge": (operator.ge, "at least"),
-    "lt": (operator.lt, "less than"),
-    "le": (operator.le, "at most"),
+_CHECKS: Final[dict[str, tuple[Callable[[float, float], bool], str, str]]] = {
+    "gt": (operator.gt, "more than", "exclusiveMinimum"),
+    "ge": (operator.ge, "at least", "minimum"),
+    "lt": (operator.lt, "less than", "exclusiveMaximum"),
+    "le": (operator.le, "at most", "maximum"),
 }
 
 
@@ -29,6 +29,10 @@ class Limits(NamedTuple):
     def hold(self, number: float) -> bool:
         """Return whether a number is within them."""
         return all(_CHECKS[name][0](number, limit) for name, limit in self._given())
+
+    def schema(self) -> dict[str, float]:
+        """Return them in the words of JSON Schema."""
+        return {_CHECKS[name][2]: limit for name, limit in self._given()}
 
     def __str__(self) -> str:
         return ", ".join(f"{_CHECKS[name][1]} {limit}" for name, limit in self._given())
