@@ -4,7 +4,7 @@ import fcntl
 import os
 import resource
 
-from tamed.log.appender import Appender
+from tamed.log.file import Appender
 
 
 def append_up_to(path: str, limit: int) -> list[object]:

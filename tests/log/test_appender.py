@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.log.appender import Appender
+from tamed.log.file import Appender
 from tests.log import appender_child
 from tests.unix.process import call
 

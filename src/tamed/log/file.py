@@ -1,59 +1,54 @@
 """The log file: whole lines only, rotation between lines, and a full disk does not stop the daemon.
 
-The supervisor is the only writer of the file. It calls `LogFile.append` with records, each of them one or
-more whole lines that belong together, and `LogFile.housekeep` about once a second. Neither raises: the
-service is more important than its log. Lines that cannot be written are counted, and one line reports their
-number and time as soon as there is room for it. They are not kept for later: a disk may stay full for a long
-time, and the service needs the memory.
-
-A rotation creates the new file first, beside the old one, and then renames both. So if any step fails there
-is still a file to write to, and the failure of the rotation is logged once.
+The supervisor is the only writer of the file. Nothing raises once it is open: the service is more important
+than its log. Lines that cannot be written are counted, and one line reports their number and time as soon as
+there is room for it. They are not kept for later: a disk may stay full for a long time, and the service needs
+the memory.
 """
 
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tamed._os.identity import Identity, acting_for
 from tamed.errors import TamedError, reason
-from tamed.log.appender import Appender, explain, open_directory, open_log
-from tamed.log.archive import Archive, Compressor, Dropped
+from tamed.log.folder import Archive, Compressor, explain, open_directory, open_log
 from tamed.log.outbox import Loss
-from tamed.log.plan import Rotation
+from tamed.log.plan import Rotation, Sink
 from tamed.log.record import Record
 
-__all__ = ["FileSink", "LogFile", "notice"]
-
+__all__ = ["Appender", "LogFile"]
 
 _RETRY_AFTER = 60.0  # seconds until a rotation or compression that failed is tried again
-_DEFAULT_ROTATION = Rotation()
 _MODE = 0o640
 
 
-def notice(text: str) -> bytes:
-    """Format a notice: a line of the log about the log itself."""
+def _notice(text: str) -> bytes:
     return f"{time.strftime('%Y-%m-%d %H:%M:%S%z')} tamed: {text}\n".encode()
 
 
-class LogFile:
+class LogFile(Sink):
     """A log file with one writer, this one.
 
     Opening it raises CannotCreate, PermissionRefused or SystemRefused, and ConfigurationError for an invalid
     rotation; after that no method raises. ``owner`` is the user who owns the file. While this process is
     root, it accesses the file as that user, who must be able to write in the directory: see
-    ``Identity.can_write_in``.
-    ``notice`` formats a line about the log itself. ``clock`` returns the seconds since the epoch.
+    ``Identity.can_write_in``. ``notice`` formats a line about the log itself. ``clock`` returns the seconds
+    since the epoch.
     """
+
+    takes_origin = False
 
     def __init__(
         self,
         path: Path,
-        rotation: Rotation = _DEFAULT_ROTATION,
+        rotation: Rotation = Rotation(),  # noqa: B008 - it is immutable
         *,
         owner: Identity | None = None,
-        notice: Callable[[str], bytes] = notice,
+        notice: Callable[[str], bytes] = _notice,
         clock: Callable[[], float] = time.time,
     ) -> None:
         rotation.check()
@@ -98,10 +93,12 @@ class LogFile:
     @property
     def trouble(self) -> str:
         """A sentence about the current failures; empty if there are none."""
-        troubles = [self._sentence(what, why) for what, why in self._troubles.items()]
-        if self._loss:
-            troubles.append(f"log {self.path}: {self._loss.sentence()}")
-        return "; ".join(troubles)
+        lost = [f"log {self.path}: {self._loss.sentence()}"] if self._loss else []
+        return "; ".join([*(self._sentence(what, why) for what, why in self._troubles.items()), *lost])
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write the texts of records."""
+        self.append([record.text + b"\n" for record in records])
 
     def append(self, records: Sequence[bytes]) -> None:
         """Write records; each is one or more whole lines, which stay together in one file."""
@@ -129,8 +126,7 @@ class LogFile:
         """Open the path again, or create a new file: logrotate has renamed the old one.
 
         A missing directory is created again. If that fails, lines are written to the old file. If that one
-        was removed, they are lost and counted. Returns the reason of a failure, in a sentence, or an empty
-        text.
+        was removed, they are lost and counted. Return the reason of a failure, or an empty text.
         """
         if self._directory >= 0:
             self._attempt("reopen", self._reopen)
@@ -138,12 +134,11 @@ class LogFile:
         return self._sentence("reopen", why) if why else ""
 
     def housekeep(self) -> None:
-        """Do the periodic work; to be called about once a second.
+        """Replace a deleted file, report lost lines if there is room again, and compress an old file.
 
-        A deleted file is replaced, and gets the lines that were written since the last call. If another file
-        has the name now, that one is used. A file that was only renamed stays in use until `reopen`, which
-        the program that renamed it will request. A directory that was removed or renamed is created again.
-        Lost lines are reported if there is room again, and an old file is compressed.
+        The new file gets the lines that were written since the last call. If another file has the name now,
+        that one is used. A file that was only renamed stays in use until `reopen`, which the program that
+        renamed it will request. A directory that was removed or renamed is created again.
         """
         if self._directory < 0:
             return
@@ -158,10 +153,7 @@ class LogFile:
         return 0 if self._compressor is None else self._compressor.pid
 
     def child_ended(self, pid: int, status: int) -> bool:
-        """Finish a compressor that was reaped with this wait status; return False for another child.
-
-        The reaper calls this for each child that has no other owner.
-        """
+        """Finish a compressor that was reaped with this wait status; return False for another child."""
         compressor = self._compressor
         if compressor is None or pid != compressor.pid:
             return False
@@ -230,31 +222,11 @@ class LogFile:
         if not self._archive.is_file(self.path.name, current):
             self._reopen()  # another program has replaced the file: do not rotate that one
             return
-        self._report_dropped(self._archive.make_room(self.rotation, current.st_size, self._clock()))
-        fresh = f".{self.path.name}.new"
-        self._archive.remove(fresh)
-        descriptor = open_log(self.path, self._directory, current.st_mode & 0o777, fresh)
-        try:
-            if not self.rotation.keeps_none:
-                self._archive.rename(self.path.name, self._archive.entry(1))
-            self._archive.rename(fresh, self.path.name)
-        except OSError:
-            os.close(descriptor)
-            self._archive.remove(fresh)
-            raise
-        self._go_on_in(descriptor)
-
-    def _report_dropped(self, dropped: Dropped) -> None:
-        """Report in the log which old files were removed although they were young."""
-        if not dropped.files:
-            return
-        files = "an old file" if dropped.files == 1 else f"{dropped.files} old files"
-        last = time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(dropped.oldest))
-        text = (
-            f"removed {files} of the log {self.path}, {dropped.size} bytes, the oldest written until {last}: "
-            f"old files may take {self.rotation.max_use} bytes; allow more with --log-max-use"
-        )
-        self._notices.append(self._notice(text))
+        dropped = self._archive.make_room(self.rotation, current.st_size, self._clock())
+        if dropped.files:
+            self._note(dropped.sentence(self.path, self.rotation.max_use))
+        mode = current.st_mode & 0o777
+        self._go_on_in(self._archive.begin_file(self.path, mode, keeps_old=not self.rotation.keeps_none))
 
     def _reopen(self) -> None:
         try:
@@ -283,9 +255,7 @@ class LogFile:
         if not self.path.parent.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.parent.chmod(self._folder_mode)
-            self._notices.append(
-                self._notice(f"directory {self.path.parent} was missing and was created again")
-            )
+            self._note(f"directory {self.path.parent} was missing and was created again")
         directory = open_directory(self.path)
         os.dup2(directory, self._directory, inheritable=False)  # the archive uses the same descriptor
         os.close(directory)
@@ -345,20 +315,85 @@ class LogFile:
             self._not_before[what] = self._clock() + _RETRY_AFTER
             if self._troubles.get(what) != why:
                 self._troubles[what] = why
-                self._notices.append(self._notice(self._sentence(what, why)))
+                self._note(self._sentence(what, why))
         else:
             self._troubles.pop(what, None)
             self._not_before.pop(what, None)
+
+    def _note(self, text: str) -> None:
+        self._notices.append(self._notice(text))
 
     def _sentence(self, what: str, why: str) -> str:
         return f"cannot {what} the log {self.path}: {why}"
 
 
-class FileSink(LogFile):
-    """A log file as a `Sink`."""
+class Appender:
+    """The one writer of a file that is open for appending.
 
-    takes_origin = False
+    A write to a full disk may stop in the middle of a record. The file is then truncated to the end of the
+    last whole record; if that fails, it is done before the next write. The length is read from the kernel
+    each time, so that other programs may truncate the file (``copytruncate`` of logrotate). It is read with
+    lseek, which has no effect on a file that is open for appending and takes a fifth of an ``fstat``.
+    """
 
-    def write(self, records: Sequence[Record]) -> None:
-        """Write the texts of records."""
-        self.append([record.text + b"\n" for record in records])
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._end: int | None = None  # of the last whole record, while part of a record is after it
+
+    def fileno(self) -> int:
+        """Return the descriptor of the file."""
+        return self._descriptor
+
+    def size(self) -> int:
+        """Return the size of the file in bytes."""
+        return os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    def append(self, records: Sequence[bytes]) -> tuple[int, OSError | None]:
+        """Append records; return how many of them are in the file, and the error that stopped it, or None."""
+        try:
+            self._truncate()
+        except OSError as error:
+            return 0, error
+        written, failure = _write(self._descriptor, b"".join(records))
+        if failure is None:
+            return len(records), None
+        count, length = _whole(records, written)
+        if written > length:
+            self._end = os.lseek(self._descriptor, 0, os.SEEK_CUR) - (written - length)
+            with suppress(OSError):
+                self._truncate()
+        return count, failure
+
+    def close(self) -> None:
+        """Close the file; a later `append` fails."""
+        with suppress(OSError):
+            self._truncate()
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _truncate(self) -> None:
+        if self._end is None:
+            return
+        if self.size() > self._end:
+            os.ftruncate(self._descriptor, self._end)
+        self._end = None
+
+
+def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
+    """Write the data, or the part that fits; the error of a short write is only raised by the next try."""
+    written = 0
+    try:
+        while written < len(data):
+            written += os.write(descriptor, data[written:] if written else data)
+    except OSError as error:
+        return written, error
+    return written, None
+
+
+def _whole(records: Sequence[bytes], written: int) -> tuple[int, int]:
+    """Return the number and size of the records that are whole in the first ``written`` bytes of several."""
+    count = length = 0
+    while length + len(records[count]) <= written:
+        length += len(records[count])
+        count += 1
+    return count, length

@@ -26,10 +26,10 @@ def open_sink(plan: LogPlan, name: str, owner: Identity | None) -> Sink:
     """
     match plan.kind:
         case "file":
-            from tamed.log.file import FileSink  # lazy import: a log on standard error has none
+            from tamed.log.file import LogFile  # lazy import: a log on standard error has none
 
             notice = _NoticeFormat(plan.layout)
-            return FileSink(Path(plan.path), plan.rotation, owner=owner, notice=notice)
+            return LogFile(Path(plan.path), plan.rotation, owner=owner, notice=notice)
         case "syslog":
             from tamed.log.syslog import SyslogSender  # lazy import, for the same reason
 

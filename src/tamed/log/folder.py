@@ -1,27 +1,120 @@
-"""The old files of a log: their names and numbers, and their compression.
+"""The folder of a log: its file is opened safely, and the old files are numbered and compressed.
 
-A forked child compresses them, without an exec. A new interpreter would take 14 ms of CPU instead of 3, and
-2.9 MB instead of 1.3; and neither it nor gzip(1) exists for a daemon after a chroot. The child only reads,
-compresses and writes, which is safe even if the parent has threads.
+A daemon that is started by root writes into directories that its user owns. That user may have put a symbolic
+link to ``/etc/shadow`` or a hard link there. Those must not be opened, and no file is ever given to that user
+with chown: root takes the user's identity while it opens the file (see ``acting_for``).
+
+A forked child compresses the old files, without an exec. A new interpreter would take 14 ms of CPU instead of
+3, and 2.9 MB instead of 1.3; and neither it nor gzip(1) exists for a daemon after a chroot. The child only
+reads, compresses and writes, which is safe even if the parent has threads.
 """
 
+import errno
 import os
 import signal
 import stat
+import time
+from pathlib import Path
 from typing import NamedTuple
 
 from tamed._os.descriptors import close_all
 from tamed._os.fork import fork_own
 from tamed._os.trust import TO_CREATE, TO_READ
-from tamed.errors import SystemRefused
+from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError, from_creation_error
 from tamed.log.plan import Rotation
 
-__all__ = ["Archive", "Compressor", "Dropped"]
+__all__ = ["Archive", "Compressor", "Dropped", "explain", "open_directory", "open_log"]
 
-
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # not O_PATH: the directory is listed
 _GZIP = 16 + 15  # a window of 32 KiB, in the format of gzip (zlib.h, deflateInit2)
 _CHUNK = 1 << 18
 _NICENESS = 10
+
+
+def open_directory(path: Path) -> int:
+    """Open the directory that a log file is in. Raises CannotCreate or PermissionRefused."""
+    try:
+        return os.open(path.parent, _DIRECTORY)
+    except OSError as error:
+        raise explain(path, error) from error
+
+
+def open_log(path: Path, directory: int, mode: int, name: str = "") -> int:
+    """Open a log file for appending, create it if necessary, and end its last line.
+
+    ``path`` is for messages; the file is ``name``, by default the path's, in the open directory. A new file
+    gets ``mode``, regardless of the umask. Raises CannotCreate, PermissionRefused or SystemRefused.
+    """
+    name = name or path.name
+    try:
+        try:
+            descriptor = os.open(name, _FLAGS | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory)
+            is_new = True
+        except FileExistsError:
+            descriptor = os.open(name, _FLAGS, dir_fd=directory)
+            is_new = False
+    except OSError as error:
+        raise explain(path, error) from error
+    try:
+        if is_new:
+            os.fchmod(descriptor, mode)
+        _check(path, os.fstat(descriptor))
+        _end_line(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        raise explain(path, error) from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def explain(path: Path, error: OSError) -> TamedError:
+    """Turn an OSError about a log file into an error with the remedy."""
+    what, why = f"log file {path}", error.strerror or ""
+    if error.errno == errno.ELOOP:
+        return CannotCreate(what, "it is a symbolic link", "use the file that it points to")
+    if error.errno in (errno.EISDIR, errno.ENXIO) or not path.name:  # as of /
+        return CannotCreate(what, "it is not a regular file", "use another one, or log to stderr")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return CannotCreate(what, f"there is no directory {path.parent}", "create it, or use another file")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PermissionRefused(
+            what, _foreign_owner(path) or why, "use another file, or start as a user who may write it"
+        )
+    return from_creation_error(what, error, "use another file")
+
+
+def _foreign_owner(path: Path) -> str:
+    """Return a sentence if a file belongs to another user; empty if not, or if the owner is unknown."""
+    try:
+        owner = path.lstat().st_uid
+    except OSError:
+        return ""
+    return (
+        ""
+        if owner == os.geteuid()
+        else f"it belongs to user {owner}, and user {os.geteuid()} may not write it"
+    )
+
+
+def _check(path: Path, status: os.stat_result) -> None:
+    what = f"log file {path}"
+    if not stat.S_ISREG(status.st_mode):
+        raise CannotCreate(what, "it is not a regular file", "use another one, or log to stderr")
+    if status.st_nlink > 1:
+        raise CannotCreate(what, "the file has a second name (a hard link)", "remove it, or use another one")
+
+
+def _end_line(descriptor: int) -> None:
+    """End a line that a crash of the machine truncated, so that the next record begins a new line."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        try:
+            os.write(descriptor, b"\n")
+        except OSError:
+            return  # a full disk must not prevent a service from starting
 
 
 class Dropped(NamedTuple):
@@ -33,6 +126,15 @@ class Dropped(NamedTuple):
     files: int
     size: int
     oldest: float
+
+    def sentence(self, path: Path, most: int | None) -> str:
+        """Return the notice for the log at ``path``, whose old files may take ``most`` bytes."""
+        files = "an old file" if self.files == 1 else f"{self.files} old files"
+        last = time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(self.oldest))
+        return (
+            f"removed {files} of the log {path}, {self.size} bytes, the oldest written until {last}: "
+            f"old files may take {most} bytes; allow more with --log-max-use"
+        )
 
 
 class Archive:
@@ -76,6 +178,25 @@ class Archive:
                 self.rename(entry, self.entry(new_number, suffix))
         oldest = min((status.st_mtime for status in dropped), default=0.0)
         return Dropped(len(dropped), sum(status.st_size for status in dropped), oldest)
+
+    def begin_file(self, path: Path, mode: int, *, keeps_old: bool) -> int:
+        """Create a new file for the log at ``path``, and rename the current one; return its descriptor.
+
+        It is created beside the current one, so if a step fails there is still a file to write to. Raises as
+        `open_log` does, too.
+        """
+        fresh = f".{self.name}.new"
+        self.remove(fresh)
+        descriptor = open_log(path, self._directory, mode, fresh)
+        try:
+            if keeps_old:
+                self.rename(self.name, self.entry(1))
+            self.rename(fresh, self.name)
+        except OSError:
+            os.close(descriptor)
+            self.remove(fresh)
+            raise
+        return descriptor
 
     def entry(self, number: int, suffix: str = "") -> str:
         """Return the name of the old file with this number."""
