@@ -130,8 +130,7 @@ def _deliver(files: Sequence[MadeFile], folder: Path | None, *, check: bool, for
 
 
 def _systemd(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
-    from tamed.export.socket_units import read_socket
-    from tamed.export.systemd import Manager, units_of
+    from tamed.export.systemd import Manager, read_socket, units_of
 
     try:
         sockets = dict(read_socket(text) for text in options.get("socket", ()))

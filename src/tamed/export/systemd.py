@@ -6,6 +6,9 @@ whatever the outcome of a reload is.
 
 A user manager has no other users, no capabilities, and no way to hide files that works on every system: its
 units have the rest of the sandbox.
+
+systemd can listen itself, and pass the sockets by name. A service refers to them as ``systemd://NAME``, and
+the operator specifies the address for the socket unit.
 """
 
 import re
@@ -14,13 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tamed.config.settings import names_file
-from tamed.errors import ConfigurationError, ExitStatus
+from tamed.errors import ConfigurationError, ExitStatus, UsageError
 from tamed.export.facts import Facts, files_of_command
 from tamed.export.files import MadeFile
-from tamed.export.socket_units import check_sockets, socket_units_of
-from tamed.net.endpoint import Endpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint, address_text
 
-__all__ = ["Manager", "units_of"]
+__all__ = ["Manager", "read_socket", "units_of"]
 
 _Line = str | tuple[str, str]  # a line, or a name with its value
 
@@ -38,6 +40,8 @@ _WATCHDOG_SECONDS = 30
 _RUNDIR = "/run/tamed"
 _HOMES = ("/home", "/root", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - no file is made there
+_LOOPBACK = ("127.0.0.1", "::1")
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - the operator has asked for it
 _ANYWHERE = (
     ("NoNewPrivileges", "yes"),
     ("LockPersonality", "yes"),
@@ -85,22 +89,33 @@ class Manager(NamedTuple):
         return [] if self.is_user else ["--rundir", _RUNDIR]
 
 
-def units_of(
-    facts: Facts, manager: Manager, made_by: str, sockets: Mapping[str, Endpoint] | None = None
-) -> list[MadeFile]:
+def read_socket(text: str) -> tuple[str, Endpoint]:
+    """Read ``NAME=ADDRESS``, with the address of an endpoint. Raises ValueError for anything else."""
+    name, separator, address = text.partition("=")
+    if not (name and separator):
+        raise ValueError(f"expected NAME=ADDRESS, such as poems=:80, got {text!r}")
+    endpoint = Endpoint.parse(address)
+    if not isinstance(endpoint, TcpEndpoint | UnixEndpoint):
+        raise ValueError(f"expected HOST:PORT or unix:PATH after {name}=, got {address!r}")  # noqa: TRY004 - of a text
+    return name, endpoint
+
+
+def units_of(facts: Facts, manager: Manager, made_by: str, sockets: Mapping[str, Endpoint]) -> list[MadeFile]:
     """Return the units of a deployment: one service, or one for each of its services, and the sockets.
 
-    Raises as `check_sockets` does, and ConfigurationError for a deployment that cannot be split, or that
-    needs the system manager.
+    ``sockets`` are the addresses on which systemd listens. Raises UsageError for the name of one that no
+    service refers to, and ConfigurationError for an address that systemd cannot listen on, and for a
+    deployment that cannot be split, or that needs the system manager.
     """
-    given = sockets or {}
-    check_sockets(facts, given)
+    if unknown := next((name for name in sockets if name not in facts.sockets_of_systemd), None):
+        known = ", ".join(facts.sockets_of_systemd) or "none"
+        raise UsageError(f"--socket {unknown}", f"no service listens on systemd://{unknown} (known: {known})")
     if manager.is_user:
         _require_own_user(facts)
     if not manager.is_split:
         return [
-            _service_unit(facts, manager, made_by, given, manager.target),
-            *socket_units_of(facts, given, made_by),
+            _service_unit(facts, manager, made_by, sockets, manager.target),
+            *_socket_units(facts, sockets, made_by),
         ]
     _require_separable(facts)
     target = f"{facts.name}.target"
@@ -109,8 +124,8 @@ def units_of(
     )
     files = [MadeFile(target, content, made_by)]
     for part in (facts.alone(name) for name, _ in facts.services):
-        own = {name: endpoint for name, endpoint in given.items() if name in part.sockets_of_systemd}
-        files += [_service_unit(part, manager, made_by, own, target), *socket_units_of(part, own, made_by)]
+        own = {name: endpoint for name, endpoint in sockets.items() if name in part.sockets_of_systemd}
+        files += [_service_unit(part, manager, made_by, own, target), *_socket_units(part, own, made_by)]
     return files
 
 
@@ -328,6 +343,47 @@ def _files(used: list[str]) -> Iterator[_Line]:
         yield f"# {shared[0]} is in a folder for temporary files; therefore without PrivateTmp=."
     else:
         yield "PrivateTmp", "yes"
+
+
+def _socket_units(facts: Facts, sockets: Mapping[str, Endpoint], made_by: str) -> Iterator[MadeFile]:
+    for name, endpoint in sorted(sockets.items()):
+        content = _content(
+            ("Unit", [("Description", _escaped(f"Sockets {name} of {facts.name}"))]),
+            ("Socket", _socket(facts, name, endpoint)),
+            ("Install", [("WantedBy", "sockets.target")]),
+        )
+        yield MadeFile(f"{name}.socket", content, made_by)
+
+
+def _socket(facts: Facts, name: str, endpoint: Endpoint) -> Iterator[_Line]:
+    kinds = {
+        each.is_datagram for each in facts.listening if each.endpoint == Endpoint.parse(f"systemd://{name}")
+    }
+    for is_datagram in sorted(kinds):
+        for address in _addresses(name, endpoint):
+            yield "ListenDatagram" if is_datagram else "ListenStream", address
+    if isinstance(endpoint, UnixEndpoint):
+        if not endpoint.abstract:
+            yield "SocketMode", f"{0o666 if endpoint.mode is None else endpoint.mode:04o}"
+            yield "RemoveOnStop", "yes"
+    else:
+        yield "# One socket for each family, so that IPv4 clients have IPv4 addresses."
+        yield "BindIPv6Only", "ipv6-only"
+    yield "FileDescriptorName", name
+    yield "Service", f"{facts.name}.service"
+
+
+def _addresses(name: str, endpoint: Endpoint) -> list[str]:
+    if isinstance(endpoint, UnixEndpoint):
+        if not endpoint.path.startswith(("/", "@")):
+            raise ConfigurationError(f"--socket {name}", "the path is not absolute", "use an absolute path")
+        return [_escaped(endpoint.path)]
+    assert isinstance(endpoint, TcpEndpoint)
+    hosts = {"": _ANY, "localhost": _LOOPBACK}.get(endpoint.host, (endpoint.host,))
+    if not all(":" in host or host.replace(".", "").isdigit() for host in hosts):
+        why = f"systemd does not resolve the host name {endpoint.host}"
+        raise ConfigurationError(f"--socket {name}", why, "use a numeric address, or :PORT for all")
+    return [address_text((host, endpoint.port)) for host in hosts]
 
 
 def _command(*words: str) -> str:
