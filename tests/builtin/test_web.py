@@ -19,12 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.builtin._web_files import accepted_encodings
-from tamed.builtin.web import MountAt, Options, web
+from tamed.builtin.web import MountAt, Options, interface_of, load, web
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, ServiceFailed
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service
 from tamed.testing.running import Served, serving
-from tamed.web.application import interface_of, load
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
 from tests.patience import PATIENCE
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from tamed.builtin.web import load
 from tamed.errors import ApplicationFailed
 from tamed.net.endpoint import UnixEndpoint
 from tamed.plugins.values import Duration
-from tamed.web.application import load
 from tests.builtin.http2_client import Http2Client
 from tests.builtin.test_web import classic, client_of, echo, get, module, raw, served
 from tests.builtin.test_web_leaving import connections, faults, until

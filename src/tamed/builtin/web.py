@@ -1,27 +1,32 @@
 """Files or a Python application over HTTP and WebSocket, as a plugin."""
 
+import importlib
+import inspect
 import ipaddress
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
+from tamed._os.variables import VariableName, missing_module
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
+from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, reason
+from tamed.log.logger import exit_logged, own_logger
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint
 from tamed.net.proxy_header import Network
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
-from tamed.web.application import Interface, as_asgi, interface_of, load
 from tamed.web.asgi import ASGIApplication
 from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
 from tamed.web.mounts import Mount, MountedApplications
 from tamed.web.server import AccessFormat, WebServer
+from tamed.web.wsgi import WsgiApplication
 
-__all__ = ["Options", "web"]
+__all__ = ["Options", "interface_of", "load", "web"]
 
-
-_WSGI: Final = "the application speaks WSGI"
+log = own_logger("web")
 
 
 class MountAt(NamedTuple):
@@ -163,11 +168,12 @@ def _mount(options: Options, place: MountAt, folders: list[DirectoryService]) ->
         files = Files(root, options.index, precompressed=options.precompressed, fallback=options.fallback)
         app = cast(ASGIApplication, files)
         return Mount(app, path, host, lifespan=False, no_websocket="files are served")
-    given: Interface | None = None if options.wsgi is None else "wsgi" if options.wsgi else "asgi"
     found = load(what, options.app_dir, factory=options.factory)
-    kind = given or interface_of(found)
-    app = as_asgi(found, kind, options.threads)
-    return Mount(app, path, host, no_websocket=_WSGI if kind == "wsgi" else "")
+    is_wsgi = interface_of(found) == "wsgi" if options.wsgi is None else options.wsgi
+    if is_wsgi:
+        wsgi = WsgiApplication(found, options.threads)
+        return Mount(wsgi, path, host, no_websocket="the application speaks WSGI")
+    return Mount(found, path, host)
 
 
 def _server(
@@ -199,3 +205,71 @@ def _server(
         max_connections=options.max_connections,
         max_connections_per_address=options.max_connections_per_address,
     )
+
+
+def load(name: str, folder: Path | None = None, *, factory: bool = False) -> Any:
+    """Import ``package.module:variable`` and return its value, or the result of calling it.
+
+    It is called without arguments if ``factory`` is set, or if the name ends in ``()``. ``folder`` is
+    searched last, so that it cannot hide an installed package. Raises ConfigurationError for a name of
+    another form, MissingInput if there is no such module, and ApplicationFailed, with the exception as its
+    cause, if it cannot be imported, has no such variable, or cannot be called.
+    """
+    what = f"web application {name!r}"
+    variable = name.removesuffix("()")
+    try:
+        wanted = VariableName.parse(variable)
+    except ValueError as error:
+        raise ConfigurationError(what, str(error)) from None
+    if folder is not None and str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
+    try:
+        with exit_logged(log, wanted.module, "while it was imported"):
+            module = importlib.import_module(wanted.module)
+    except Exception as error:
+        if missing := missing_module(error, wanted.module):
+            remedy = "install it, or add its folder with --app-dir"
+            raise MissingInput(what, f"there is no module {missing!r}", remedy) from None
+        raise ApplicationFailed(f"{wanted.module} raised while it was imported", reason(error)) from error
+    try:
+        found = wanted.value_in(module)
+    except AttributeError:
+        raise ApplicationFailed(what, f"{wanted.module} has no variable {wanted.variable!r}") from None
+    if factory or variable != name:
+        found = _made(what, found)
+    if not callable(found):
+        raise ApplicationFailed(what, f"it is {type(found).__name__}, which cannot be called")
+    return found
+
+
+def _made(what: str, factory: Any) -> Any:
+    try:
+        return factory()
+    except Exception as error:
+        raise ApplicationFailed(f"the factory of {what} raised", reason(error)) from error
+
+
+def interface_of(application: Any) -> Literal["asgi", "wsgi"]:
+    """Detect an application's interface: ASGI if it is a coroutine function, or takes three arguments.
+
+    With two arguments it is WSGI. Raises ApplicationFailed for all others.
+    """
+    call = application if inspect.isroutine(application) else getattr(application, "__call__", None)  # noqa: B004
+    if inspect.iscoroutinefunction(call):
+        return "asgi"
+    if _takes(application, 3):
+        return "asgi"
+    if _takes(application, 2):
+        return "wsgi"
+    remedy = "if it returns the application, use --factory" if _takes(application, 0) else "use --wsgi"
+    raise ApplicationFailed(
+        f"web application {application!r}", "its parameters are neither those of ASGI nor of WSGI", remedy
+    )
+
+
+def _takes(application: Any, arguments: int) -> bool:
+    try:
+        inspect.signature(application).bind(*[None] * arguments)
+    except (TypeError, ValueError):
+        return False
+    return True

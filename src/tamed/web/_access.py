@@ -35,12 +35,13 @@ def access_writer(kind: AccessFormat | None) -> AccessWriter | None:
 def _short(scope: Scope, status: int, _: int, __: float) -> str:
     client = scope["client"]
     peer = "unix" if client is None else f"{client[0]}:{client[1]}"
-    return f'{peer} - "{_method(scope)} {_target(scope)} HTTP/{scope["http_version"]}" {status}'
+    # The scope of a WebSocket has no method.
+    return f'{peer} - "{scope.get("method", "GET")} {_target(scope)} HTTP/{scope["http_version"]}" {status}'
 
 
 def _common(scope: Scope, status: int, size: int, _: float) -> str:
     client = scope["client"]
-    request = f"{_method(scope)} {_quoted(_target(scope))} HTTP/{scope['http_version']}"
+    request = f"{scope.get('method', 'GET')} {_quoted(_target(scope))} HTTP/{scope['http_version']}"
     host = "unix" if client is None else client[0]
     return f'{host} - - [{_clf_time(int(time.time()))}] "{request}" {status} {size or "-"}'
 
@@ -67,18 +68,13 @@ def _fields(scope: Scope, most: int) -> dict[str, Any]:
     return {
         "client": None if client is None else client[0],
         "port": None if client is None else client[1],
-        "method": _method(scope),
+        "method": scope.get("method", "GET"),
         "target": _target(scope)[:most],
         "version": scope["http_version"],
         "host": (_header(scope, b"host") or "")[:most],
         "referer": (_header(scope, b"referer") or "")[:most],
         "agent": (_header(scope, b"user-agent") or "")[:most],
     }
-
-
-def _method(scope: Scope) -> str:
-    method: str = scope.get("method", "GET")  # the scope of a WebSocket has none
-    return method
 
 
 def _target(scope: Scope) -> str:

@@ -6,7 +6,6 @@ The library `websockets` parses and writes frames and handshakes.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
 from typing import Any, Final
 
 from websockets.datastructures import Headers
@@ -399,8 +398,7 @@ class WebSocketConnection(asyncio.Protocol):
             if subprotocol not in self._scope["subprotocols"]:
                 raise RuntimeError(f"the client did not offer the subprotocol {subprotocol!r}")
             headers["Sec-WebSocket-Protocol"] = subprotocol
-        given: Iterable[tuple[bytes, bytes]] = message.get("headers", ())
-        lines = header_lines(given)
+        lines = header_lines(message.get("headers", ()))
         self._log_access(101)
         head = self._response.serialize()
         self.transport.write(head[:-2] + lines + b"\r\n")
