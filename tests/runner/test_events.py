@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tamed.control.records import EventReader
 from tamed.errors import MissingInput
 from tamed.ipc.message import InvalidMessage
-from tamed.supervisor.events import EventLog
+from tamed.supervisor.records import EventLog
 from tamed.supervisor.reports import read_events
 
 

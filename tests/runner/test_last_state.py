@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.supervisor.last_state import LastState
+from tamed.supervisor.records import LastState
 from tamed.unix.rundir import Instance, RunDirectory
 
 

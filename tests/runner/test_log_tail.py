@@ -1,8 +1,8 @@
 """The last records of the log, as the supervisor keeps them for the operations process."""
 
 from tamed.log.record import Record, encode_origin
-from tamed.supervisor.events import EventLog
 from tamed.supervisor.intake import LogTail
+from tamed.supervisor.records import EventLog
 
 
 def record(text: str, severity: int = 6) -> Record:

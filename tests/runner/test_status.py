@@ -9,7 +9,7 @@ import pytest
 
 from tamed.log.layout import rfc3339
 from tamed.supervisor.control import ControlApi
-from tamed.supervisor.events import EventLog
+from tamed.supervisor.records import EventLog
 from tamed.supervisor.status import StackRequests, StatusRequests
 from tests.runner.world import Supervised, supervised
 

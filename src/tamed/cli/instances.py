@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    from tamed.supervisor.last_state import LastState
+    from tamed.supervisor.records import LastState
     from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any, Final
 
-    from tamed.supervisor.last_state import LastState
+    from tamed.supervisor.records import LastState
     from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = [

@@ -18,9 +18,8 @@ from tamed.control.instances import (
 )
 from tamed.errors import MissingInput, TamedError, Unavailable, from_os_error
 from tamed.ipc.message import InvalidMessage, parse_message, read_fields, read_text
-from tamed.supervisor.events import EVENTS_SUFFIX
-from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan_file import left_plan, stopped_names
+from tamed.supervisor.records import EVENTS_SUFFIX, LastState
 from tamed.unix.rundir import RunDirectory
 
 __all__ = ["Event", "EventReader", "events_of_instance", "last_state_of", "last_states", "log_of_instance"]

@@ -19,12 +19,12 @@ from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_text
 from tamed.metrics.ledger import Ledger
 from tamed.service.restart import Backoff
-from tamed.supervisor.events import EventLog
 from tamed.supervisor.generation import WorkerState
 from tamed.supervisor.intake import LogTail
 from tamed.supervisor.loop import NO_TIMER, Peer, Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
+from tamed.supervisor.records import EventLog
 from tamed.supervisor.reports import read_certificates
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.status import StatusRequests

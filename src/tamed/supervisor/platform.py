@@ -19,10 +19,10 @@ from tamed.ipc.handoff import Data
 from tamed.log.layout import layout_of
 from tamed.log.plan import LogPlan, is_journal
 from tamed.log.sink import open_sink
-from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
+from tamed.supervisor.records import EventLog, events_path
 from tamed.supervisor.spawner import ChildPipes, Spawner
 from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier

@@ -30,14 +30,13 @@ from tamed.log.layout import layout_of
 from tamed.log.sink import open_sink
 from tamed.net.inherit import Inheritance, passed_descriptors
 from tamed.supervisor.control import ControlApi, ControlServer
-from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake, LogTail
 from tamed.supervisor.kept_sockets import KeptSockets
-from tamed.supervisor.last_state import LastState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import PlanFile
 from tamed.supervisor.platform import PosixPlatform, print_error
+from tamed.supervisor.records import EventLog, LastState, events_path
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.spawner import FirstTemplate
 from tamed.supervisor.status import StackRequests, StateNotifier, StatusRequests

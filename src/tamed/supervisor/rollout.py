@@ -12,13 +12,13 @@ The first start is a reload without a predecessor. Both have the same stages:
    it needs privileges to bind for the workers, and to end them.
 5. STARTING: the services start.
 6. HANDING_OVER: all workers are ready. The workers of the previous generation, the predecessor, leave, and
-   the new ones serve.
+   the new ones serve; see `Handovers`.
 
 A failure before the last stage has no effect on the predecessor: the new workers are stopped, and it
 continues to serve. Without a predecessor, the start of the daemon has failed, and the daemon ends.
 
 This file owns the stage and the serving generation, and nothing else writes them. ``operations`` decides when
-a rollout begins. ``scaling`` and ``recovery`` manage the workers of the serving generation.
+a rollout begins, and ``scaling`` manages the workers of the serving generation.
 """
 
 import enum
@@ -31,18 +31,18 @@ from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, read_fault, read_text, read_texts
 from tamed.supervisor.generation import Generation, Worker, WorkerState
-from tamed.supervisor.handover import Handovers
 from tamed.supervisor.helpers import HelperProcess, HelperProcesses
 from tamed.supervisor.loop import NO_TIMER, Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.recovery import Recovery
 from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.watchdog import Watchdog
 from tamed.supervisor.workers import WorkerPool
 
-__all__ = ["ROLLBACK_GRACE", "Rollout", "Stage"]
+__all__ = ["ROLLBACK_GRACE", "Handovers", "Rollout", "Stage"]
 
 _PLANNER = "tamed.control.planner"
+_PATIENCE = 0.5  # seconds to wait for the reports of busy old workers before the new ones accept
 _MOST_CHANGES = 50  # names of changed settings in an event
 ROLLBACK_GRACE = 5.0
 """Seconds for the workers to undo a start that failed or was cancelled."""
@@ -88,12 +88,68 @@ class _History:
         return {**self.facts, **facts, "took": round(took, 3), "stages": stages}
 
 
+class Handovers:
+    """Runs handovers, possibly several at a time: old workers stop accepting, and then new ones accept.
+
+    The new ones, which are ready, accept when the old ones have reported that they have stopped. So no worker
+    that is about to leave accepts a client that another could serve. Meanwhile clients wait in the kernel's
+    queue. Scaling and recycling are handovers of single workers.
+    """
+
+    def __init__(self, pool: WorkerPool, watchdog: Watchdog, reactor: Reactor) -> None:
+        self._pool = pool
+        self._watchdog = watchdog
+        self._reactor = reactor
+        self._waiting: list[tuple[set[Worker], Callable[[], None]]] = []
+
+    def begin(
+        self, old: Iterable[Worker], new: Iterable[Worker], done: Callable[[], object] = lambda: None
+    ) -> None:
+        """Drain the old workers, then open the new ones, which are ready, and call ``done``.
+
+        The old ones must end within the ``stop_timeout`` of their plan.
+        """
+        leaving, coming = set(old), list(new)
+        busy = {worker for worker in leaving if worker.state is WorkerState.READY}
+        for worker in leaving:
+            self.drain([worker], worker.generation.plan.stop_timeout)
+
+        def finish() -> None:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+                for worker in coming:
+                    self._pool.open(worker)
+                done()
+
+        entry = (busy, finish)
+        self._waiting.append(entry)
+        if busy:
+            self._reactor.later(_PATIENCE, finish)
+        else:
+            finish()
+
+    def drain(self, workers: Iterable[Worker], seconds: float) -> None:
+        """Drain workers that are not replaced; they must end within so many seconds."""
+        leaving = list(workers)
+        for worker in leaving:
+            self._pool.drain(worker)
+        self._watchdog.kill_after(leaving, seconds)
+
+    def worker_shut(self, worker: Worker) -> None:
+        """Handle a worker that has stopped accepting or has ended."""
+        for busy, finish in list(self._waiting):
+            if worker in busy:
+                busy.remove(worker)
+                if not busy:
+                    finish()
+
+
 class Rollout:
     """Starts generations, one at a time.
 
     ``serving`` is the generation that serves, or the first one until it serves. ``coming`` is the generation
-    that starts, None if there is none. ``done`` is called at the end of a rollout with the outcome for its
-    callers; a failed one has a ``fault``.
+    that starts, None if there is none. ``replaced`` is called when it has taken the place of the serving one,
+    and ``done`` at the end of a rollout, with the outcome for its callers; a failed one has a ``fault``.
     """
 
     def __init__(
@@ -102,10 +158,10 @@ class Rollout:
         pool: WorkerPool,
         handovers: Handovers,
         helpers: HelperProcesses,
-        recovery: Recovery,
         *,
         sockets: SocketTable,
         platform: Platform,
+        replaced: Callable[[], object],
         done: Callable[[Data], object],
     ) -> None:
         self.stage = Stage.IDLE
@@ -120,7 +176,7 @@ class Rollout:
         self._sockets = sockets
         self._reactor = platform.reactor
         self._platform = platform
-        self._recovery = recovery
+        self._replaced = replaced
         self._done = done
         self._deadline = NO_TIMER
         self._planner: HelperProcess | None = None
@@ -259,7 +315,7 @@ class Rollout:
             self._handovers.begin([], workers, self._report_started)
             return
         self._platform.enter(generation.plan.directory)
-        self._recovery.reset()
+        self._replaced()
         leaving = [worker for worker in self._pool.of(predecessor) if not worker.is_surplus]
         self._handovers.begin(leaving, workers, self._report_reloaded)
         self.release(predecessor)

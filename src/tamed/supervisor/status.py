@@ -8,11 +8,11 @@ from tamed._os.proc import usage_of
 from tamed.errors import ExitStatus
 from tamed.ipc.message import Message
 from tamed.log.layout import rfc3339
-from tamed.supervisor.events import EventLog
 from tamed.supervisor.generation import Worker
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.operations import Answer
 from tamed.supervisor.platform import Platform
+from tamed.supervisor.records import EventLog
 from tamed.supervisor.reports import Reports
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Phase, Supervisor

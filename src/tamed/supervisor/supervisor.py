@@ -6,7 +6,7 @@ the application can crash it.
 
 It has three phases. STARTING ends when every worker of the first generation is ready, or when one has failed,
 which fails the start. RUNNING ends with a signal, when an application ends by its own choice, or when no
-worker serves and every attempt to start one has failed, see ``recovery``. In this phase generations of
+worker serves and every attempt to start one has failed, see ``scaling``. In this phase generations of
 workers replace each other, see ``rollout``. In STOPPING the workers drain, see ``ending``.
 """
 
@@ -18,16 +18,15 @@ from tamed.errors import ExitStatus, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import Message
 from tamed.supervisor.ending import Ending
-from tamed.supervisor.events import Figures
 from tamed.supervisor.generation import Check, Generation, ServiceChecks, Worker, WorkerState
-from tamed.supervisor.handover import Handovers, Scaler
 from tamed.supervisor.helpers import HelperProcesses
 from tamed.supervisor.operations import Answer, Kind, Operation, Operations, Reply, fault
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.recovery import Recovery
+from tamed.supervisor.records import Figures
 from tamed.supervisor.role_grants import RoleGrants
-from tamed.supervisor.rollout import ROLLBACK_GRACE, Rollout
+from tamed.supervisor.rollout import ROLLBACK_GRACE, Handovers, Rollout
+from tamed.supervisor.scaling import Recovery, Scaler
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import MemoryLimit, Watchdog
 from tamed.supervisor.watcher import Watching
@@ -85,16 +84,16 @@ class Supervisor(WorkerEvents):
         self._watchdog = Watchdog(lambda: self.plan.heartbeat_interval, self.pool.workers, platform)
         self._handovers = Handovers(self.pool, self._watchdog, platform.reactor)
         self.ending = Ending(self.pool, self._watchdog, sockets, platform, self._cancel_operations)
-        self.recovery = Recovery(self, self.pool, platform, failed=self._attempt_failed)
+        self.recovery = Recovery(self, self.pool, platform)
         self.roles = RoleGrants(self, self.pool, platform)
         self._rollout = Rollout(
             plan,
             self.pool,
             self._handovers,
             self.helpers,
-            self.recovery,
             sockets=sockets,
             platform=platform,
+            replaced=self.recovery.reset,
             done=self._rolled_out,
         )
         self._scaler = Scaler(self, self.pool, self._handovers, self.recovery, platform, scaled=self._scaled)
@@ -296,9 +295,6 @@ class Supervisor(WorkerEvents):
     def _tend_templates(self) -> None:
         if self.phase is Phase.RUNNING and not self._rollout.is_busy:
             self.pool.templates.tend(self.generation, is_whole=self.ready == self.generation.count)
-
-    def _attempt_failed(self, why: str, status: int) -> None:
-        self._scaler.failed(why, status)
 
     def _cancel_operations(self) -> None:
         """Cancel all operations, and answer their callers."""

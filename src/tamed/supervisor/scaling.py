@@ -1,4 +1,4 @@
-"""Bringing a generation to its number of workers: the delay before each attempt, and the limit of attempts.
+"""The workers of the serving generation: replacing lost ones, scaling, and recycling.
 
 The wanted and the actual workers are known at any time, so there is no list of workers to start:
 `Recovery.look` compares the two and starts the missing workers. It is called whenever either may have
@@ -12,32 +12,35 @@ worker that becomes ready and dies at once, over and over, does not.
 import time
 from collections.abc import Callable
 
+from tamed._os.limits import most_workers
+from tamed._os.text import counted
 from tamed.errors import ExitStatus, reason
 from tamed.ipc.handoff import Data
 from tamed.service.restart import Backoff
-from tamed.supervisor.generation import Serving, Worker
-from tamed.supervisor.loop import NO_TIMER
+from tamed.supervisor.generation import Serving, Worker, WorkerState
+from tamed.supervisor.loop import NO_TIMER, Timer
+from tamed.supervisor.operations import Operation, fault
 from tamed.supervisor.platform import Platform
+from tamed.supervisor.rollout import Handovers
 from tamed.supervisor.workers import WorkerPool
 
-__all__ = ["Recovery"]
+__all__ = ["Recovery", "Scaler"]
 
 _ATTEMPTS = 10
 _STEADY = 10.0  # seconds of service that reset the count
 _BACKOFF = Backoff(first=0.1, factor=2.0, maximum=30.0)
+_SLACK = 60.0  # seconds in addition to the start timeout, for one more worker to become ready
 
 
 class Recovery:
     """Brings the serving generation to its number of workers, while the daemon is running.
 
-    ``failed`` is called with the reason and the status of each failed
-    attempt. ``restarts`` is the number of lost workers that were replaced. ``last_error`` is the last
-    failure, and ``failed_at`` its time, in seconds since the epoch.
+    ``failed`` is called with the reason and the status of each failed attempt. ``restarts`` is the number of
+    lost workers that were replaced. ``last_error`` is the last failure, and ``failed_at`` its time, in
+    seconds since the epoch.
     """
 
-    def __init__(
-        self, serving: Serving, pool: WorkerPool, platform: Platform, *, failed: Callable[[str, int], object]
-    ) -> None:
+    def __init__(self, serving: Serving, pool: WorkerPool, platform: Platform) -> None:
         self.restarts = 0
         self.last_error = ""
         self.failed_at: float | None = None
@@ -45,7 +48,7 @@ class Recovery:
         self._reactor = platform.reactor
         self._platform = platform
         self._serving = serving
-        self._failed = failed
+        self.failed: Callable[[str, int], object] = lambda *_: None
         self._failures: dict[int, int] = {}
         self._refusals: dict[int, int] = {}
         self._due: dict[int, float] = {}
@@ -84,7 +87,7 @@ class Recovery:
         self._refusals[number] = self._refusals.get(number, 0) + 1
         self._platform.log("ERROR", f"{why}; trying again in {self._wait(number):.1f} s")
         self._platform.record("restart", why, worker=number, outcome="failed")
-        self._failed(why, ExitStatus.OS_ERROR)
+        self.failed(why, ExitStatus.OS_ERROR)
 
     def lost(self, worker: Worker, code: int, *, is_served: bool) -> bool:
         """Count a worker that has ended before it was ready, or without a request to stop.
@@ -106,7 +109,7 @@ class Recovery:
             when = f"in {wait:.1f} s" if wait else "now"
             self._platform.log("ERROR", f"{why}; starting another one {when}")
             if worker.ready is None:
-                self._failed(why, worker.status)
+                self.failed(why, worker.status)
         else:
             self._platform.log("CRITICAL", f"{why}; no worker serves, and no attempt is left: stopping")
             return False
@@ -177,3 +180,137 @@ class Recovery:
         self._refusals.clear()
         self._due.clear()
         self._replacing.clear()
+
+
+class Scaler:
+    """Scales the serving generation, and recycles; ``scaled`` is called with the outcome of scaling."""
+
+    def __init__(
+        self,
+        serving: Serving,
+        pool: WorkerPool,
+        handovers: Handovers,
+        recovery: Recovery,
+        platform: Platform,
+        *,
+        scaled: Callable[[Data], object],
+    ) -> None:
+        self._pool = pool
+        self._handovers = handovers
+        self._recovery = recovery
+        recovery.failed = self.failed
+        self._reactor = platform.reactor
+        self._platform = platform
+        self._serving = serving
+        self._scaled = scaled
+        self._scaling: Timer | None = None
+        self._began = 0.0
+        self._facts: Data = {}  # facts of the current scaling, for its event
+
+    def end(self) -> None:
+        """Stop waiting for the end of scaling."""
+        if self._scaling is not None:
+            self._scaling.cancel()
+            self._scaling = None
+
+    def resume(self) -> None:
+        """Resume; the previous program may have ended before it let ready workers accept."""
+        for worker in self._ready():
+            self._pool.open(worker)
+
+    # Another number.
+
+    def refusal(self, count: int, *, yes: bool = False) -> str:
+        """Return the reason why this number is refused, or an empty text; ``yes`` confirms a large number."""
+        if count < 1:
+            return "at least one worker is needed"
+        most = most_workers(self._platform.cpus, yes=yes)
+        if count <= most:
+            return ""
+        return f"at most {most} workers" + ("" if yes else ", or more with --yes")
+
+    def begin(self, operation: Operation) -> None:
+        """Scale to the number of an operation, within the limits."""
+        count = self._serving.generation.count if operation.workers is None else operation.workers
+        wanted = count + operation.change
+        if operation.change:
+            most = max(count, most_workers(self._platform.cpus))
+            if not 1 <= wanted <= most:
+                why = "at least one worker is needed" if wanted < 1 else f"at most {most} workers"
+                self._platform.log("WARNING", f"cannot scale: {why}")
+                wanted = min(max(wanted, 1), most)
+        operation.set_workers(wanted)
+        if self._scaling is None:
+            self._began = self._reactor.clock()
+            self._facts = {"from": self._serving.generation.count}
+        self._facts |= {"to": wanted, "asked": operation.asked or None}
+        self._scale(wanted)
+
+    def _scale(self, count: int) -> None:
+        generation = self._serving.generation
+        if count != generation.count:
+            self._platform.log("INFO", f"{counted(count, 'worker')} from now on")
+        generation.count = count
+        self._wait_for_scaling()
+        others = [worker for worker in self._pool.of(generation) if worker.number > count]
+        self._handovers.begin([worker for worker in others if not worker.is_surplus], ())
+        self._recovery.look()
+        self._finish_if_scaled()
+
+    def worker_ready(self, worker: Worker) -> None:
+        """Let a ready worker accept; drain the worker that it replaces, if any."""
+        old = worker.replaces
+        worker.replaces = None
+        self._handovers.begin([] if old is None else [old], [worker])
+        if self._scaling is not None:
+            self._wait_for_scaling()
+        self._finish_if_scaled()
+
+    def failed(self, why: str, status: int) -> None:
+        """Answer the callers of scaling: a worker could not be started, or did not become ready."""
+        if self._scaling is not None:
+            count, ready = self._serving.generation.count, len(self._ready())
+            line = f"{ready} of {count} workers are ready, retrying the others: {why}"
+            self._end_scaling(fault(line, status=status), line, outcome="failed")
+
+    # Recycling.
+
+    def recycle(self, worker: Worker, why: str) -> bool:
+        """Begin to replace a worker: it drains when another is ready. Return whether that has begun."""
+        is_going = any(each.replaces is not None and not each.pid for each in self._pool.everyone)
+        is_going |= any(each.replaces is worker for each in self._pool.everyone)
+        if is_going or worker not in self._staying() or not self._pool.has_room(worker.generation):
+            return False
+        text = f"worker {worker.pid} {why}: replacing it"
+        self._platform.log("INFO", text)
+        self._platform.record("recycle", text, **worker.facts())
+        return self._recovery.spawn(worker.number, worker)
+
+    def worker_ended(self, worker: Worker) -> None:
+        """Handle the end of a worker: its replacement, if already starting, becomes an ordinary worker."""
+        for each in self._pool.everyone:
+            if each.replaces is worker:
+                each.replaces = None
+
+    def _staying(self) -> list[Worker]:
+        return self._pool.staying(self._serving.generation)
+
+    def _ready(self) -> list[Worker]:
+        return [worker for worker in self._staying() if worker.state is WorkerState.READY]
+
+    def _finish_if_scaled(self) -> None:
+        ready = len(self._ready())
+        if self._scaling is not None and ready == self._serving.generation.count:
+            self._end_scaling({"scaled": ready}, f"{counted(ready, 'worker')} from now on")
+
+    def _wait_for_scaling(self) -> None:
+        self.end()
+        seconds = self._serving.generation.plan.start_timeout + _SLACK
+        why = f"no worker has become ready for {seconds:g} s"
+        self._scaling = self._reactor.later(seconds, lambda: self.failed(why, ExitStatus.SOFTWARE))
+
+    def _end_scaling(self, answer: Data, text: str, outcome: str = "done") -> None:
+        self.end()
+        took = round(self._reactor.clock() - self._began, 3)
+        self._platform.record("scale", text, **self._facts, outcome=outcome, took=took)
+        self._scaled(answer)
