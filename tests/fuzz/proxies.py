@@ -14,7 +14,7 @@ from tamed.builtin._socks.messages import (
     parse_request4,
     parse_request5,
 )
-from tamed.builtin._socks.proxy import AccessDenied, negotiate
+from tamed.builtin.socks import AccessDenied, negotiate
 from tamed.net.framing import Incomplete, Malformed
 from tamed.net.proxy_header import Ends, IpEnds, encode_v1, encode_v2, parse_header
 from tests.fuzz.engine import Target

@@ -1,1 +1,1 @@
-"""SOCKS 4, 4a and 5: the messages, the rules about targets, and the proxy."""
+"""The parts of the plugin ``socks``: its messages, the rules about targets, and UDP."""
