@@ -199,3 +199,17 @@ def _zombies(tamed: Tamed) -> list[int]:
     (supervisor,) = [pid for pid in tamed.processes() if _pid_inside(pid) == 1]
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
     return [int(child) for child in children if not is_there(int(child))]
+
+
+def test_the_development_mode_of_python_finds_nothing_in_a_life(tamed: Tamed) -> None:
+    """No process of the daemon leaves a socket or a file unclosed over a start, a reload and an upgrade."""
+    env = {"PYTHONDEVMODE": "1"}
+    command = ("start", "--workers", "1", "fastpoetry", "--port", "0", "--poem", tamed.poem)
+    with tamed.popen(*command, env=env) as start:
+        out, err = start.communicate(timeout=PATIENCE)
+    assert (start.returncode, err) == (0, ""), out
+    for words in (["reload"], ["upgrade"], ["stop"]):
+        assert tamed(*words).status == 0
+    log = (tamed.logs / "fastpoetry.log").read_text()
+    assert "ResourceWarning" not in log, log
+    assert "Traceback" not in log, log

@@ -276,6 +276,7 @@ def answer_order(answer: Callable[[Message], Message], channel: Channel | None =
     channel.send(reply)
     while not channel.flush():
         select.select([], [channel], [])
+    channel.close()
 
 
 def first_order(channel: Channel) -> Message:
