@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tamed.config.deployment import read_env_file
-from tamed.config.job import Job, Target
-from tamed.config.reading import Reading
+from tamed.config.job import Job, Reading, Target
 from tamed.errors import ConfigurationError, MissingInput
 
 

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config.job import Job, Target
+from tamed.config.job import Job, Reading, Target
 from tamed.config.load import load as load_application
-from tamed.config.reading import Reading
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError
 from tamed.net.reply import ReplyServer
 from tamed.service.application import Application

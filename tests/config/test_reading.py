@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tamed.config.deployment import Deployment
-from tamed.config.job import Job, Target
-from tamed.config.reading import Reading
+from tamed.config.job import Job, Reading, Target
 from tamed.config.settings import Daemon
 from tamed.errors import MissingInput, UsageError
 from tamed.plugins.describe import describe

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from tamed.config.deployment import Deployment
-from tamed.config.job import Job, Target
-from tamed.config.reading import read_settings
+from tamed.config.job import Job, Target, read_settings
 from tamed.config.settings import Daemon, Level, Settings
 from tamed.errors import ConfigurationError, UsageError
 from tamed.plugins.describe import describe

@@ -60,8 +60,8 @@ def test_a_kind_of_others_is_found_by_its_entry_point(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: verses\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[tamed.targets]\nsonnet = verses.kind:Verses\n")
     script = (
-        "from tamed.config.kinds import kind_of, parse; from tamed.config.job import Job\n"
-        "from tamed.config.load import load; from tamed.config.reading import Reading\n"
+        "from tamed.config.kinds import kind_of, parse; from tamed.config.job import Job, Reading\n"
+        "from tamed.config.load import load\n"
         "target = parse('sonnet:18'); print(target.kind.name, target.name, target.prefix)\n"
         "print(load(Reading.of(Job(target)))['verse'])\n"
         "print(parse('json:tool').kind.name, parse('ballad:1').kind.name)\n"

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config.job import Job, Target
+from tamed.config.job import Job, Reading, Target
 from tamed.config.load import load
-from tamed.config.reading import Reading
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError
 from tamed.ipc.fault import explain
 from tamed.plugins.build import Given

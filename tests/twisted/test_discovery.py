@@ -27,8 +27,8 @@ def test_a_process_that_uses_no_twisted_loads_none() -> None:
     """Neither claiming the reactor nor a run of a plugin of ours does."""
     loaded = loaded_by("from tamed.twisted.kind import claim_reactor; claim_reactor()")
     loaded |= loaded_by(
-        "from tamed.config.job import Job; from tamed.config.load import load\n"
-        "from tamed.config.kinds import resolve; from tamed.config.reading import Reading\n"
+        "from tamed.config.job import Job, Reading; from tamed.config.load import load\n"
+        "from tamed.config.kinds import resolve\n"
         "load(Reading.of(Job(resolve('fastpoetry'))))"
     )
     assert "tamed.twisted.kind" in loaded

@@ -14,7 +14,7 @@ from tamed.cli.commands import COMMANDS
 from tamed.cli.grammar import UnknownOption, parse
 from tamed.cli.options import folders, misspelt_variables, service_command
 from tamed.cli.password import ask_secret
-from tamed.config.job import Job, TargetKind
+from tamed.config.job import Job, Reading, TargetKind
 from tamed.config.kinds import kind_of, own_kinds, resolve
 from tamed.errors import UsageError
 from tamed.plugins.discovery import Found, available
@@ -44,7 +44,6 @@ def _run_here(job: Job) -> "Ending":
     """
     from tamed._os.identity import becomes_another  # lazy import: other commands need no user
     from tamed.config.identity import identity_of
-    from tamed.config.reading import Reading
 
     reading = Reading.entering(job, ask_secret)
     daemon = reading.settings.daemon

@@ -13,9 +13,8 @@ from tamed._os.text import noun
 from tamed._os.trust import require_trusted
 from tamed._os.variables import VariableName, missing_module
 from tamed.config.deployment import Deployment, Entry
-from tamed.config.job import Job, TargetKind
+from tamed.config.job import Job, Reading, TargetKind
 from tamed.config.kinds import kind_of, own_kinds, parse
-from tamed.config.reading import Reading
 from tamed.errors import (
     ApplicationFailed,
     ConfigurationError,

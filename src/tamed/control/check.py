@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Final
 
-from tamed.config.job import Job
+from tamed.config.job import Ask, Job, Reading
 from tamed.config.load import load
-from tamed.config.reading import Ask, Reading
 from tamed.config.settings import Daemon, Log, Settings
 from tamed.errors import ApplicationFailed, ConfigurationError, Errors, exit_code
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint

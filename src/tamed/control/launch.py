@@ -20,7 +20,7 @@ from tamed.config.identity import (
     kept_capabilities,
     owner_of,
 )
-from tamed.config.job import Job
+from tamed.config.job import Ask, Job, Reading
 from tamed.config.log_plan import (
     default_log,
     log_in_foreground,
@@ -28,7 +28,6 @@ from tamed.config.log_plan import (
     log_of_daemon,
     make_log_folder,
 )
-from tamed.config.reading import Ask, Reading
 from tamed.config.settings import Daemon
 from tamed.control.first_template import become_supervisor
 from tamed.control.head_start import HeadStart

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tamed.config.reading import Reading
+from tamed.config.job import Reading
 from tamed.config.settings import Umask
 from tamed.control.launch import job_again, plan_again
 from tamed.ipc.channel import Channel, answer_order

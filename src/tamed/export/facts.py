@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from tamed.config.deployment import Deployment
-from tamed.config.job import Job, TargetKind
+from tamed.config.job import Job, Reading, TargetKind
 from tamed.config.kinds import resolve
 from tamed.config.load import load
-from tamed.config.reading import Reading
 from tamed.config.settings import Settings, names_file
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint

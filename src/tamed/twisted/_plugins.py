@@ -22,8 +22,7 @@ from twisted.python.usage import UsageError as BadOptions
 from tamed._os.identity import Identity
 from tamed._os.text import did_you_mean
 from tamed._os.trust import require_trusted
-from tamed.config.job import Job
-from tamed.config.reading import read_settings
+from tamed.config.job import Job, read_settings
 from tamed.config.settings import Daemon, Log, Settings, names_file
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
 from tamed.plugins.discovery import Found

@@ -17,10 +17,9 @@ from tamed._os.identity import becomes_another
 from tamed._os.limits import limit_open_files
 from tamed._os.secrets import SECRETS
 from tamed.config.identity import check_files, drop_to, identity_of
-from tamed.config.job import Job
+from tamed.config.job import Job, Reading
 from tamed.config.load import load
 from tamed.config.log_plan import log_in_foreground
-from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, status_of
 from tamed.log.layout import layout_of

@@ -20,10 +20,9 @@ from tamed._os.identity import becomes_another
 from tamed._os.secrets import SECRETS
 from tamed.config.deployment import Deployment
 from tamed.config.identity import ReadAsRoot, drop_to, identity_of
-from tamed.config.job import Job
+from tamed.config.job import Job, Reading
 from tamed.config.kinds import own_kinds
 from tamed.config.load import load
-from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.ipc.channel import Channel
