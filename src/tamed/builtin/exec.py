@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 
 from tamed.builtin.programs.options import ProgramOptions
 from tamed.builtin.programs.process import Ending, ForkServerService, Output, Process
-from tamed.builtin.programs.program import Program
 from tamed.builtin.programs.readiness import Accepts, Notifies, Readiness, RunsFor
 from tamed.errors import ApplicationFailed
 from tamed.log.logger import own_logger
@@ -81,16 +80,7 @@ def exec_(options: Options) -> Service:
     """Runs and watches any program."""
     fork_server = ForkServerService()
     passed = PassedSockets(options.listen, name="sockets") if options.listen else None
-    program = ProgramService(
-        options.program(),
-        fork_server,
-        readiness=options.readiness(),
-        passed=passed,
-        success=frozenset(options.success),
-        restart=options.policy(),
-        start_timeout=options.start_timeout,
-        line_limit=options.line_limit,
-    )
+    program = ProgramService(options, fork_server, passed)
     parts = [fork_server, program] if passed is None else [fork_server, passed, program]
     return MultiService(options.command.name, *parts)
 
@@ -99,7 +89,7 @@ class ProgramService(Service):
     """A program, as a service that lives as long as the program does.
 
     ``start`` returns when the program is ready, and fails if the program ends before that. When the program
-    ends, the service ends; with a status that is not in ``success`` it fails, and the ``restart`` policy is
+    ends, the service ends; with a status that is not in ``success`` it fails, and its restart policy is
     applied. ``stop`` leaves no process of the program behind.
 
     The program's output goes to the logger ``exec.LABEL``. ``fork_server`` must have been started before.
@@ -107,29 +97,19 @@ class ProgramService(Service):
     """
 
     def __init__(
-        self,
-        program: Program,
-        fork_server: ForkServerService,
-        *,
-        readiness: Readiness | None = None,
-        passed: "PassedSockets | None" = None,
-        success: frozenset[int] = frozenset({0}),
-        restart: Restart | None = None,
-        start_timeout: float | None = 60.0,
-        line_limit: int = 8192,
+        self, options: Options, fork_server: ForkServerService, passed: "PassedSockets | None"
     ) -> None:
         super().__init__(
             "program",
-            restart=restart,
-            start_timeout=start_timeout,
-            stop_timeout=program.stop_timeout + _GRACE,
+            restart=options.policy(),
+            start_timeout=options.start_timeout,
+            stop_timeout=options.stop_timeout + _GRACE,
         )
-        self.program = program
-        self.success = success
+        self.program = options.program()
+        self._options = options
         self._fork_server = fork_server
-        self._readiness = readiness or RunsFor(0)
+        self._readiness = options.readiness()
         self._passed = passed
-        self._line_limit = line_limit
         self._process: Process | None = None
         self._output: Output | None = None
 
@@ -177,7 +157,7 @@ class ProgramService(Service):
         await self._end()
 
     async def _launch(self) -> Process:
-        self._output = Output(log.getChild(self.label).info, self._line_limit)
+        self._output = Output(log.getChild(self.label).info, self._options.line_limit)
         program = self.program._replace(environment={**self.program.environment, **self._variables()})
         with ExitStack() as undo:
             undo.callback(self._output.close_end)
@@ -203,7 +183,7 @@ class ProgramService(Service):
                 raise ApplicationFailed(self.label, "it ended before it was ready")
 
     def _require_success(self, ending: Ending) -> None:
-        if ending.code not in self.success:
+        if ending.code not in self._options.success:
             raise ApplicationFailed(self.label, str(ending), f"its output is in the log as exec.{self.label}")
 
     async def _end(self) -> None:

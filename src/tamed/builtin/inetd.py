@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from tamed.builtin.programs.options import ProgramOptions
 from tamed.builtin.programs.process import ForkServerService, Output, Process
-from tamed.builtin.programs.program import Program
 from tamed.errors import TamedError
 from tamed.log.logger import own_logger
 from tamed.net.endpoint import Endpoint, address_text
@@ -52,9 +51,7 @@ class Options(ProgramOptions):
 def inetd(options: Options) -> Service:
     """Runs a program for each connection."""
     fork_server = ForkServerService()
-    sessions = Sessions(
-        options.program(), fork_server, max_time=options.max_time or None, line_limit=options.line_limit
-    )
+    sessions = Sessions(options, fork_server)
     server = StreamServer(
         options.listen,
         sessions.serve,
@@ -72,23 +69,16 @@ class Sessions(Service):
     the other end and the client, so a program can serve clients that use TLS. Its standard error goes to the
     logger ``inetd``.
 
-    When a connection has lasted for ``max_time`` seconds (None: no limit), or is aborted by the server, its
+    When a connection has lasted for ``max_time`` seconds (0: no limit), or is aborted by the server, its
     program is stopped with the signal and the timeout of its `Program`. ``stop`` waits until no process of
     any program is left.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        fork_server: ForkServerService,
-        *,
-        max_time: float | None = None,
-        line_limit: int = 8192,
-    ) -> None:
-        super().__init__("programs", stop_timeout=program.stop_timeout + _GRACE)
-        self.program = program
-        self.max_time = max_time
-        self.line_limit = line_limit
+    def __init__(self, options: Options, fork_server: ForkServerService) -> None:
+        super().__init__("programs", stop_timeout=options.stop_timeout + _GRACE)
+        self.program = options.program()
+        self.max_time = options.max_time or None
+        self.line_limit = options.line_limit
         self.fork_server = fork_server
         self._running = 0
         self._ending: set[asyncio.Task[None]] = set()

@@ -82,10 +82,9 @@ def _cache_of(options: Options, source: Endpoint, *, refresh: float, keep: float
 
 
 def _server_of(options: Options, cache: PoemCache, listen: list[Endpoint]) -> StreamServer:
-    reciter = Reciter(cache, half_closed=options.half_closed, send_timeout=options.send_timeout)
     return StreamServer(
         listen,
-        reciter.recite,
+        Reciter(options, cache).recite,
         name="server",
         max_connections=options.max_connections,
         max_connections_per_address=options.max_connections_per_address,
@@ -100,10 +99,9 @@ class Reciter:
     does not read its poem within ``send_timeout`` seconds is disconnected.
     """
 
-    def __init__(self, cache: PoemCache, *, half_closed: float, send_timeout: float) -> None:
+    def __init__(self, options: Options, cache: PoemCache) -> None:
+        self._options = options
         self._cache = cache
-        self._half_closed = half_closed
-        self._send_timeout = send_timeout
 
     async def recite(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -136,16 +134,16 @@ class Reciter:
         with suppress(OSError):
             while await reader.read(_CHUNK):
                 pass
-            await asyncio.sleep(self._half_closed)
+            await asyncio.sleep(self._options.half_closed)
 
     async def _send(self, poem: bytes, writer: asyncio.StreamWriter, peer: str) -> None:
         writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until everything is sent
         try:
-            async with asyncio.timeout(self._send_timeout):
+            async with asyncio.timeout(self._options.send_timeout):
                 writer.write(poem)
                 await writer.drain()
         except TimeoutError:
-            log.info("aborted %s, which did not read its poem within %g s", peer, self._send_timeout)
+            log.info("aborted %s, which did not read its poem within %g s", peer, self._options.send_timeout)
             writer.transport.abort()
 
 

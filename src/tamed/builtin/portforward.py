@@ -6,7 +6,6 @@ and relays bytes to the end, which it logs in one line.
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,13 +90,7 @@ class Options:
 @plugin
 def portforward(options: Options) -> Service:
     """Forward connections to other servers."""
-    forwarder = Forwarder(
-        options.upstreams,
-        RelayTimeouts(options.idle_timeout, options.half_closed_timeout),
-        header_from=options.proxy_from,
-        header_timeout=options.handshake_timeout,
-        header_to=options.proxy_to,
-    )
+    forwarder = Forwarder(options)
     server = StreamServer(
         options.listen,
         forwarder.serve,
@@ -124,26 +117,16 @@ class _Source:
 class Forwarder(Service):
     """Forwards any connection to one of several upstreams, by `serve`.
 
-    Peers in the networks of ``header_from`` must begin with a PROXY header, which is trusted, within
-    ``header_timeout`` seconds. ``header_to`` is the header that the upstreams are sent. Each connection is
+    Peers in the networks of ``proxy_from`` must begin with a PROXY header, which is trusted, within
+    ``handshake_timeout`` seconds. ``proxy_to`` is the header that the upstreams are sent. Each connection is
     one line in the log, with its byte counts.
     """
 
-    def __init__(
-        self,
-        upstreams: Sequence[Upstream],
-        timeouts: RelayTimeouts,
-        *,
-        header_from: Sequence[Network] = (),
-        header_timeout: float = 10.0,
-        header_to: ProxyHeader = ProxyHeader.NONE,
-    ) -> None:
+    def __init__(self, options: Options) -> None:
         super().__init__("forwarder")
-        self._balancer = Balancer(upstreams)
-        self._timeouts = timeouts
-        self._header_from = tuple(header_from)
-        self._header_timeout = header_timeout
-        self._header_to = header_to
+        self._options = options
+        self._balancer = Balancer(options.upstreams)
+        self._timeouts = RelayTimeouts(options.idle_timeout, options.half_closed_timeout)
 
     @property
     def summary(self) -> str:
@@ -157,7 +140,7 @@ class Forwarder(Service):
 
     async def check(self) -> None:
         """Connect to each upstream once, and record which ones are up."""
-        header = self._header_to.encode(None)
+        header = self._options.proxy_to.encode(None)
         await asyncio.gather(*(upstream.check(header) for upstream in self._balancer.upstreams))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,7 +152,8 @@ class Forwarder(Service):
             return
         begun = time.monotonic()
         try:
-            async with self._balancer.connection(self._header_to.encode(source.ends)) as (upstream, target):
+            header = self._options.proxy_to.encode(source.ends)
+            async with self._balancer.connection(header) as (upstream, target):
                 relay = Relay(client, target, self._timeouts)
                 ending = "the server stopped"
                 try:
@@ -184,13 +168,13 @@ class Forwarder(Service):
         """Return the origin of a connection; None if it lacks a required PROXY header."""
         peer, own = (client.writer.get_extra_info(name) for name in ("peername", "sockname"))
         text, ends = address_text(peer), ends_of(peer, own)
-        if not any(network.has(peer) for network in self._header_from):
+        if not any(network.has(peer) for network in self._options.proxy_from):
             return _Source(ends, text)
         try:
-            async with asyncio.timeout(self._header_timeout):
+            async with asyncio.timeout(self._options.handshake_timeout):
                 header = await read_message(client.reader, parse_header)
         except TimeoutError:
-            log.info("%s sent no PROXY header within %g s", text, self._header_timeout)
+            log.info("%s sent no PROXY header within %g s", text, self._options.handshake_timeout)
         except Malformed as error:
             log.warning("%s is not served: %s", text, error)
         except (OSError, EOFError) as error:
