@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from tamed.errors import DeadlinePassed
 from tamed.log.logger import own_logger
 from tamed.twisted._compat import event_loop, forget_triggers, set_event_loop
-from tamed.twisted._ports import Connections
+from tamed.twisted._connections import Connections
 from tamed.twisted._results import outcome
 
 __all__ = ["STOP_TIMEOUT", "NoLoop", "ReactorLife"]

@@ -31,8 +31,9 @@ from tamed.errors import ApplicationFailed, CannotCreate, MissingInput, Permissi
 from tamed.net.endpoint import FdEndpoint, TcpEndpoint, UnixEndpoint
 from tamed.net.inherit import passed_descriptors
 from tamed.net.listen import Listener, LocalSource, SocketSource, current_environment
+from tamed.twisted._connections import Connections
 from tamed.twisted._life import NoLoop, ReactorLife
-from tamed.twisted._ports import Connections, TcpPort, UdpPort, UnixPort, adopt_connection
+from tamed.twisted._ports import TcpPort, UdpPort, UnixPort, adopt_connection
 
 __all__ = ["TamedReactor", "install"]
 
