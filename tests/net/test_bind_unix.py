@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed._os.socket_file import _set_mode, bind_unix
-from tamed._os.unix_sockets import short_path
+from tamed._os.unix_sockets import _set_mode, bind_unix, short_path
 from tamed.errors import (
     CannotCreate,
     ConfigurationError,

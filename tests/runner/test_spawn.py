@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from tamed.unix.spawn import spawn
+from tamed.supervisor.spawner import spawn
 
 _TELL = """
 import json, os, signal

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 from tamed._os.identity import Identity, acting_for
-from tamed._os.socket_file import bind_unix
+from tamed._os.unix_sockets import bind_unix
 from tamed.errors import TamedError
 from tamed.unix.pidfile import PidFile
 from tamed.unix.privileges import change_root, drop_privileges

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed._os.socket_file import bind_unix
-from tamed._os.unix_sockets import connect_unix
+from tamed._os.unix_sockets import bind_unix, connect_unix
 from tamed.errors import ConfigurationError
 from tests.unix import rundir_child
 from tests.unix.process import NOBODY, call, needs_root

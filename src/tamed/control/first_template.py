@@ -32,11 +32,11 @@ from tamed._os.identity import Identity, becomes_another
 from tamed._os.limits import limit_open_files
 from tamed._os.proc import process_begin, show_program, show_words
 from tamed._os.syscalls import be_subreaper
+from tamed.ipc.channel import CHANNEL, RECORDS
 from tamed.ipc.message import InvalidMessage, encode_message
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.spawner import TEMPLATE, ChildPipes, FirstTemplate, Spawner
+from tamed.supervisor.spawner import FAILED, TEMPLATE, ChildPipes, FirstTemplate, Spawner, become_child
 from tamed.unix.privileges import ROOT_FLAGS, roots_environ
-from tamed.unix.spawn import CHANNEL, FAILED, RECORDS, become_child
 
 if TYPE_CHECKING:
     from importlib.abc import InspectLoader

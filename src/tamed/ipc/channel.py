@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import select
+import signal
 import socket
 import sys
 from collections import deque
@@ -23,9 +24,14 @@ from tamed.errors import TamedError
 from tamed.ipc.fault import fault_message
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.ipc.message import LONGEST, InvalidMessage, Message, encode_message, parse_message, read_number
-from tamed.unix.spawn import CHANNEL, RECORDS
 
-__all__ = ["Channel", "answer_order", "first_order"]
+__all__ = ["CHANNEL", "RECORDS", "STACKS", "Channel", "answer_order", "first_order"]
+
+CHANNEL, RECORDS = 3, 4
+"""The descriptors of a child of the supervisor: its end of the channel, and the pipe of its log."""
+
+STACKS = signal.SIGRTMIN + 7
+"""At this signal a worker prints the stacks of its threads."""
 
 _READ = 65536
 # Limits of one call of `receive`: a process that never stops sending must not keep the supervisor from

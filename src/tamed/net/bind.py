@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
 
 from tamed._os.limits import sysctl
-from tamed._os.socket_file import SocketFile
+from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ConfigurationError, PermissionRefused, TamedError, Unavailable, from_os_error
 from tamed.net._endpoint_text import authority
 from tamed.net.bind_unix import bind_unix

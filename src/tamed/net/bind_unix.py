@@ -16,9 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from tamed._os import socket_file, unix_sockets
-from tamed._os.socket_file import SocketFile
-from tamed._os.unix_sockets import abstract_address, short_path
+from tamed._os import unix_sockets
+from tamed._os.unix_sockets import SocketFile, abstract_address, short_path
 from tamed.errors import (
     CannotCreate,
     MissingInput,
@@ -69,14 +68,14 @@ def _bind(sock: socket.socket, endpoint: UnixEndpoint) -> SocketFile | None:
         return None
     path = Path(endpoint.path).absolute()
     try:
-        return socket_file.bind_unix(sock, path, endpoint.mode)
+        return unix_sockets.bind_unix(sock, path, endpoint.mode)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
     with _alone_in(path.parent, endpoint):
         _require_stale(path, endpoint)
         path.unlink(missing_ok=True)
-        return socket_file.bind_unix(sock, path, endpoint.mode)
+        return unix_sockets.bind_unix(sock, path, endpoint.mode)
 
 
 def _require_stale(path: Path, endpoint: UnixEndpoint) -> None:

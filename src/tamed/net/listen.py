@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
-from tamed._os.socket_file import SocketFile
+from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ServiceMisuse, from_os_error
 from tamed.net.bind import Address, bind, in_use, needs_lookup, resolve
 from tamed.net.endpoint import (

@@ -10,7 +10,7 @@ import socket
 from typing import Final, NoReturn
 
 from tamed.config.settings import Level
-from tamed.ipc.channel import Channel, first_order
+from tamed.ipc.channel import CHANNEL, RECORDS, Channel, first_order
 from tamed.ipc.message import Message, read_seconds, read_text, read_texts
 from tamed.log.layout import layout_of
 from tamed.net.endpoint import Endpoint, UnixEndpoint
@@ -22,7 +22,6 @@ from tamed.ops.observer import Observer
 from tamed.ops.source import Source
 from tamed.service.application import Application
 from tamed.service.service import Service
-from tamed.unix.spawn import CHANNEL, RECORDS
 from tamed.web.server import WebServer
 from tamed.worker.life import StopRequests, live
 from tamed.worker.link import Link, SupervisedSource

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from tamed._os.identity import Identity, acting_for
-from tamed._os.socket_file import SocketFile, bind_unix
+from tamed._os.unix_sockets import SocketFile, bind_unix
 from tamed.errors import CannotCreate, from_creation_error
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.ipc.message import (

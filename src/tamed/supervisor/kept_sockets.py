@@ -21,8 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tamed._os.socket_file import SocketFile
-from tamed._os.unix_sockets import abstract_address
+from tamed._os.unix_sockets import SocketFile, abstract_address
 from tamed.net.bind import Address, Bound
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, address_text
 from tamed.net.inherit import STORED
@@ -56,7 +55,7 @@ class _Kept(NamedTuple):
 
     def is_of(self, file: SocketFile) -> bool:
         """Whether this is the file of the socket, by whatever path it was bound."""
-        return self.file is not None and self.file[1:] == file[1:]
+        return self.file is not None and self.file.is_same(file)
 
 
 class KeptSockets:

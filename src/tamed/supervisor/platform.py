@@ -15,6 +15,7 @@ from tamed._os.identity import Identity
 from tamed._os.limits import oom_kills, usable_cpus
 from tamed._os.proc import catches, children_of, memory_of
 from tamed._os.text import shown
+from tamed.ipc.channel import STACKS
 from tamed.ipc.handoff import Data
 from tamed.log.layout import layout_of
 from tamed.log.plan import LogPlan, is_journal
@@ -27,7 +28,6 @@ from tamed.supervisor.spawner import ChildPipes, Spawner
 from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier
 from tamed.unix.reaper import Reaper, signal_group
-from tamed.unix.spawn import STACKS
 
 __all__ = ["Platform", "PosixPlatform", "PreparedFork", "Remains", "print_error"]
 

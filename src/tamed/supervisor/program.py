@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tamed._os.descriptors import close_on_exec
 from tamed._os.identity import Identity
 from tamed._os.limits import limit_open_files
-from tamed._os.socket_file import SocketFile
+from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, HandoffState, Keep
@@ -373,7 +373,7 @@ class _Holdings:
             "second_pid_file": self.second_pid_file and self.second_pid_file.export(keep),
             "control": None
             if self.control is None
-            else {"socket": keep(self.control.fileno()), "file": self.control.file._asdict()},
+            else {"socket": keep(self.control.fileno()), "file": vars(self.control.file)},
             "ops": self.ops and self.ops.export(keep),
             "metrics": metrics and metrics.export(keep),
             "clients": [] if self.control is None else self.control.export(keep),

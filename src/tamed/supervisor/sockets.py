@@ -7,7 +7,7 @@ import sys
 from typing import NamedTuple
 
 from tamed._os.identity import Identity
-from tamed._os.socket_file import SocketFile
+from tamed._os.unix_sockets import SocketFile
 from tamed.errors import PermissionRefused, TamedError, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.net.bind import Bound, bind, drop_new_connections
@@ -159,7 +159,7 @@ class SocketTable:
                 "kept": self._kept.names(held.key, held.bound),
                 "users": list(held.users.items()),
                 "sockets": [keep(sock.fileno()) for sock in held.bound.sockets],
-                "file": None if held.bound.file is None else held.bound.file._asdict(),
+                "file": None if held.bound.file is None else vars(held.bound.file),
             }
             for held in self._held
         ]

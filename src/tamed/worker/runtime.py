@@ -25,7 +25,7 @@ from tamed.config.kinds import own_kinds
 from tamed.config.load import load
 from tamed.config.settings import Daemon
 from tamed.errors import TamedError, exit_code, status_of
-from tamed.ipc.channel import Channel
+from tamed.ipc.channel import CHANNEL, RECORDS, STACKS, Channel
 from tamed.ipc.fault import fault_message
 from tamed.ipc.message import Message, read_number, read_object, read_seconds, read_text, read_truth
 from tamed.log.layout import layout_of
@@ -37,7 +37,6 @@ from tamed.service.events import hub
 from tamed.service.role import set_roles
 from tamed.unix.privileges import forbid_tracing
 from tamed.unix.reaper import end_own_group
-from tamed.unix.spawn import CHANNEL, RECORDS, STACKS
 from tamed.worker.life import Ending, StopRequests, beside, live, loop_factory, run_loop
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to

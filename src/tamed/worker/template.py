@@ -30,13 +30,12 @@ from typing import NamedTuple, NoReturn
 from tamed._os.fork import fork_own, threads
 from tamed._os.proc import process_begin, show_words
 from tamed.errors import ConfigurationError
-from tamed.ipc.channel import Channel, first_order
+from tamed.ipc.channel import CHANNEL, RECORDS, Channel, first_order
 from tamed.ipc.message import Message, read_number, read_seconds, read_text, read_truth
 from tamed.log.logger import flush_log
 from tamed.net.endpoint import Endpoint
 from tamed.net.listen import Gate, Listener
 from tamed.unix.privileges import forbid_tracing
-from tamed.unix.spawn import CHANNEL, RECORDS
 from tamed.worker.life import STOP_SIGNALS
 from tamed.worker.runtime import WorkerRuntime, exit_after, set_up_process
 
