@@ -1,16 +1,13 @@
-"""A poem, and the server that sends it: the parts of `fastpoetry`."""
+"""The poem of `fastpoetry`, as a service."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tamed.errors import from_os_error
 from tamed.log.access import AccessLog
 from tamed.log.logger import own_logger
-from tamed.net.endpoint import Endpoint
-from tamed.net.reply import ReplyServer
-from tamed.service.service import MultiService, Service
+from tamed.service.service import Service
 
-__all__ = ["Poetry", "recital"]
+__all__ = ["Poetry"]
 
 log = own_logger("fastpoetry")
 
@@ -41,25 +38,3 @@ class Poetry(Service):
         """Return the whole poem, and log that it is sent to this peer."""
         self._access.add("sending %d bytes of poetry to %s", len(self.text), peer)
         return self.text
-
-
-def recital(
-    name: str,
-    file: Path,
-    endpoints: Sequence[Endpoint],
-    *,
-    send_timeout: float,
-    max_connections: int,
-    max_connections_per_address: int | None,
-) -> MultiService:
-    """Return a poem and a server that sends it, as one service; for the limits see `ReplyServer`."""
-    poetry = Poetry(file)
-    server = ReplyServer(
-        endpoints,
-        poetry.recite,
-        name="server",
-        send_timeout=send_timeout,
-        max_connections=max_connections,
-        max_connections_per_address=max_connections_per_address,
-    )
-    return MultiService(name, poetry, server)

@@ -91,23 +91,28 @@ _OWN = [field.name for field in fields(Options)]
 @plugin
 def fastpoetry(options: Options) -> "Service":
     """A fast poetry service."""
-    from tamed.builtin._poetry import recital
+    from tamed.builtin._poetry import Poetry
+    from tamed.net.reply import ReplyServer
     from tamed.service.service import MultiService
 
-    poems = list(options.poems())
-    names = _unique([file.stem for file, _ in poems]) if len(poems) > 1 else ["fastpoetry"]
-    recitals = [
-        recital(
-            name,
-            file,
+    def recital(name: str, file: Path, endpoints: list[Endpoint]) -> MultiService:
+        poetry = Poetry(file)
+        server = ReplyServer(
             endpoints,
+            poetry.recite,
+            name="server",
             send_timeout=options.send_timeout,
             max_connections=options.max_connections,
             max_connections_per_address=options.max_connections_per_address,
         )
-        for name, (file, endpoints) in zip(names, poems, strict=True)
-    ]
-    return recitals[0] if len(recitals) == 1 else MultiService("fastpoetry", *recitals)
+        return MultiService(name, poetry, server)
+
+    poems = list(options.poems())
+    if len(poems) == 1:
+        return recital("fastpoetry", *poems[0])
+    names = _unique([file.stem for file, _ in poems])
+    recitals = (recital(name, *poem) for name, poem in zip(names, poems, strict=True))
+    return MultiService("fastpoetry", *recitals)
 
 
 def _unique(names: list[str]) -> Iterator[str]:
