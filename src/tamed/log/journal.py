@@ -10,7 +10,6 @@ import array
 import errno
 import fcntl
 import os
-import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +22,13 @@ from tamed.log.record import Record
 __all__ = ["JOURNAL_SOCKET", "JournalSender", "encode_fields"]
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
-_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _WARNING = "4"
 
 
 def encode_fields(fields: Mapping[str, str | bytes]) -> bytes:
-    """Encode a record. Raises ValueError for a name that is not capitals, digits and underscores."""
+    """Encode a record. Names are capitals, digits and underscores."""
     encoded = []
     for name, value in fields.items():
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r}: expected the name of a journal field, such as CODE_LINE")
         data = value if isinstance(value, bytes) else value.encode(errors="backslashreplace")
         if b"\n" in data:
             encoded.append(b"%b\n%b%b\n" % (name.encode(), len(data).to_bytes(8, "little"), data))
@@ -42,7 +38,7 @@ def encode_fields(fields: Mapping[str, str | bytes]) -> bytes:
 
 
 class JournalSender(Sink):
-    """Sends records to the journal. It never waits, and raises only for an invalid field name.
+    """Sends records to the journal. It never waits, and raises nothing.
 
     While `waiting` is true, call `housekeep` about once a second. Records that the journal does not accept
     are kept, up to 1 MiB; more are dropped and counted, and the loss is reported in the journal when it
@@ -83,10 +79,7 @@ class JournalSender(Sink):
             self.send({"MESSAGE": record.text, **fields})
 
     def send(self, fields: Mapping[str, str | bytes]) -> None:
-        """Send a record, MESSAGE and PRIORITY for example, now or when it is possible.
-
-        Raises ValueError for an invalid field name.
-        """
+        """Send a record, MESSAGE and PRIORITY for example, now or when it is possible."""
         self._outbox.put(encode_fields({"SYSLOG_IDENTIFIER": self._identifier, **fields}))
 
     def housekeep(self) -> None:

@@ -94,6 +94,13 @@ def create(size: Size = SIZE) -> int:
     return descriptor
 
 
+def _memory(descriptor: int | None, size: Size) -> mmap.mmap:
+    """Map the memory of a descriptor; None: private memory."""
+    if descriptor is None:
+        return mmap.mmap(-1, size.length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(descriptor, size.length)
+
+
 class _Views:
     """The typed views of a table's memory."""
 
@@ -122,7 +129,7 @@ class TableWriter:
         self._size = size
         self._rows = 1
         self._families: dict[Family, int] = {}
-        self._views = _Views(mmap.mmap(-1, size.length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), size)
+        self._views = _Views(_memory(None, size), size)
         self._views.header[0] = _MAGIC
         self.is_shared = False
         self.cells = self._views.cells
@@ -132,13 +139,7 @@ class TableWriter:
 
         No other thread may update a value during the call. The previous memory is not changed.
         """
-        length = self._size.length
-        memory = (
-            mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if descriptor is None
-            else mmap.mmap(descriptor, length)
-        )
-        views, former = _Views(memory, self._size), self._views
+        views, former = _Views(_memory(descriptor, self._size), self._size), self._views
         used = former.header[_TEXT_LENGTH]
         views.cells[: 2 * self._rows] = former.cells[: 2 * self._rows]
         views.text[:used] = former.text[:used]
