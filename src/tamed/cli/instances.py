@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from tamed._os.text import shown
+from tamed._os.text import counted, shown
 from tamed.control.instances import (
     find_instance,
     reload_instance,
@@ -195,7 +195,7 @@ def progress_line() -> Iterator[Callable[[dict[str, Any]], None]]:
         nonlocal is_shown
         if sys.stderr.isatty():
             left = sum(worker.get("connections", 0) for worker in status["workers"])
-            line = f"{status['name']} is {status['state']}: {left} connection{'s' * (left != 1)} open"
+            line = f"{status['name']} is {status['state']}: {counted(left, 'connection')} open"
             print(f"{_CLEAR_LINE}{shown(line)}", end="", file=sys.stderr, flush=True)
             is_shown = True
 

@@ -8,7 +8,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from tamed._os.text import shown_in_json
+from tamed._os.text import counted, shown_in_json
 from tamed.cli._text import cell, duration, one_line, shown_lines, size, table, uptime
 from tamed.cli.instances import directory_of, ending, instance_of
 from tamed.control.instances import find_instance, other_owner, stacks_of_instance, status_of_instance
@@ -320,7 +320,7 @@ def stack_lines(worker: dict[str, Any]) -> Iterator[str]:
     for thread in worker["threads"]:
         yield f"  thread {one_line(thread['name'])}"
         yield from (f"    {one_line(line)}" for line in thread["lines"])
-    yield f"  {worker['count']} task{'s' * (worker['count'] != 1)}"
+    yield f"  {counted(worker['count'], 'task')}"
     for task in worker["tasks"]:
         others = f" and {task['count'] - 1} like it" if task["count"] > 1 else ""
         yield f"  task {one_line(task['name'])}{others}"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from twisted.python import log as twisted_log
 
+from tamed._os.text import counted
 from tamed.log.logger import own_logger
 from tamed.net.endpoint import address_text
 
@@ -58,7 +59,7 @@ class Connections:
         """Return how many are open, with the first of their peers, for the log."""
         peers = ", ".join(_peer(transport) for transport in islice(self._open, _NAMED))
         more = ", ..." if len(self._open) > _NAMED else ""
-        return f"{len(self._open)} connection{'s' * (len(self._open) > 1)} ({peers}{more})"
+        return f"{counted(len(self._open), 'connection')} ({peers}{more})"
 
     @property
     def ports(self) -> tuple[_Port, ...]:
