@@ -20,7 +20,7 @@ from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web._heads import header_lines, plain_response
 from tamed.web._http1_exchange import Http1Exchange
-from tamed.web._transport import Progress, set_reading
+from tamed.web._transport import MovingDeadline, Progress, set_reading
 from tamed.web.asgi import ClientLeft, Message, Scope
 from tamed.web.limits import WebSocketLimits
 
@@ -75,7 +75,7 @@ class WebSocketConnection(asyncio.Protocol):
             logger=_frame_log,
         )
         self._timer: asyncio.TimerHandle | None = None  # for a ping, its pong, or the end
-        self._stall_timer: asyncio.TimerHandle | None = None
+        self._stall = MovingDeadline(self._loop, self._require_progress)
         self._is_lost = False  # the connection is lost: start no timer, which would keep it alive
         self._is_draining = False
         self._is_accepted = False
@@ -119,9 +119,9 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Notify the application, and release the connection."""
         self._is_lost = True
-        for timer in (self._timer, self._stall_timer):
-            if timer is not None:
-                timer.cancel()
+        self._stall.close()
+        if self._timer is not None:
+            self._timer.cancel()
         self._unread = b""
         self._writable.set()
         if self._denial is not None:
@@ -134,13 +134,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._writable.clear()
         self._set_reading()
         self._progress.is_made()  # from now on
-        self._await_progress()
+        self._stall.set(self._context.limits.stall)
 
     def resume_writing(self) -> None:
         """Continue writing."""
         self.write_paused = False
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
+        self._stall.clear()
         self._writable.set()
         self._set_reading()
         self._parse()
@@ -261,12 +260,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._set_end()
         self._set_reading()
 
-    def _await_progress(self) -> None:
-        self._stall_timer = self._loop.call_later(self._context.limits.stall, self._require_progress)
-
     def _require_progress(self) -> None:
         if self._progress.is_made():
-            self._await_progress()
+            self._stall.set(self._context.limits.stall)
         else:
             log.info("disconnected a WebSocket of %s: timeout", self._peer)
             self.transport.abort()
