@@ -9,7 +9,7 @@ mistake has the same message in every source.
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -48,6 +48,8 @@ class Source(NamedTuple):
 class Reader(ABC):
     """Reads the values of one type."""
 
+    kind: Any
+    """The type of the values."""
     expected: str
     """The expected value, with its article: ``a whole number``."""
     metavar: str = ""
@@ -67,9 +69,9 @@ class Reader(ABC):
     def read(self, value: object, source: Source) -> Any:
         """Return the value that the source means; raise InvalidValue if there is none."""
 
-    @abstractmethod
     def holds(self, value: object) -> bool:
         """Return whether ``read`` could return this value."""
+        return isinstance(value, self.kind)
 
     def text(self, value: Any) -> str:
         """Return a value as it is written on the command line."""
@@ -87,23 +89,20 @@ class Reader(ABC):
 class Text(Reader):
     """Any text."""
 
+    kind = str
     expected = "a text"
     metavar = "TEXT"
 
     def read(self, value: object, source: Source) -> str:
-        """Return a text unchanged."""
         if not isinstance(value, str):
             raise self.invalid(value)
         return value
-
-    def holds(self, value: object) -> bool:
-        """Accept texts only."""
-        return isinstance(value, str)
 
 
 class Truth(Reader):
     """True or false; a flag for it needs no value."""
 
+    kind = bool
     expected = "true or false"
     boolean = True
     schema: Mapping[str, Any] = {"type": "boolean"}
@@ -114,19 +113,13 @@ class Truth(Reader):
     }
 
     def read(self, value: object, source: Source) -> bool:
-        """Read one of several words, or return a truth value unchanged."""
         if source.text and isinstance(value, str):
             value = self._WORDS.get(value.lower(), value)
         if not isinstance(value, bool):
             raise self.invalid(value)
         return value
 
-    def holds(self, value: object) -> bool:
-        """Accept truth values only."""
-        return isinstance(value, bool)
-
     def text(self, value: Any) -> str:
-        """Write it in lower case."""
         return str(value).lower()
 
 
@@ -146,12 +139,11 @@ class Number(Reader):
         self.schema = {"type": "integer" if kind is int else "number"}
 
     def read(self, value: object, source: Source) -> int | float:
-        """Read a number from text, or return one unchanged."""
         given = source.text and isinstance(value, str) and re.fullmatch(self._form, value)
         if not given and not self.holds(value):
             raise self.invalid(value)
         try:
-            number = self.kind(cast("str | float", value))
+            number: int | float = self.kind(value)
             if _fits(number):
                 return number
         except (OverflowError, ValueError):  # more digits than Python reads, or than a float can hold
@@ -164,7 +156,6 @@ class Number(Reader):
         return isinstance(value, kinds) and not isinstance(value, bool)
 
     def within(self, limits: Limits) -> Reader:
-        """Limit it."""
         return Limited(self, limits)
 
 
@@ -179,19 +170,13 @@ class Limited(Reader):
         self.schema = {**reader.schema, **limits.schema()}
 
     def read(self, value: object, source: Source) -> Any:
-        """Read the number, then check its limits."""
         read = self.reader.read(value, source)
         if not self.limits.hold(read):
             raise self.invalid(value)
         return read
 
     def holds(self, value: object) -> bool:
-        """Accept values of the type that are within the limits."""
         return self.reader.holds(value) and self.limits.hold(cast(float, value))
-
-    def text(self, value: Any) -> str:
-        """Write it as the type without limits does."""
-        return self.reader.text(value)
 
 
 class Paths(Reader):
@@ -200,6 +185,7 @@ class Paths(Reader):
     ``~`` is not expanded; the shell does that. In a daemon it would be unclear whose home it is.
     """
 
+    kind = Path
     expected = "a path"
     metavar = "PATH"
     path = True
@@ -209,10 +195,6 @@ class Paths(Reader):
         if not isinstance(value, str) or not value.strip() or "\0" in value:
             raise self.invalid(value)
         return source.folder / value if source.folder is not None else Path(value)
-
-    def holds(self, value: object) -> bool:
-        """Accept paths only."""
-        return isinstance(value, Path)
 
 
 class Parsed(Reader):
@@ -231,7 +213,6 @@ class Parsed(Reader):
             self.schema = {"type": ["string", "number"]}
 
     def read(self, value: object, source: Source) -> Any:
-        """Let the class parse the text, or convert the number in the file."""
         read = self._read(value)
         if self.is_number and not _fits(read):
             raise self.invalid(value)
@@ -247,10 +228,6 @@ class Parsed(Reader):
         except (ValueError, OverflowError) as error:  # OverflowError: the class cannot hold the number
             raise (InvalidValue(str(error)) if str(error) else self.invalid(value)) from error
         raise self.invalid(value)
-
-    def holds(self, value: object) -> bool:
-        """Accept instances of the class."""
-        return isinstance(value, self.kind)
 
     def within(self, limits: Limits) -> Reader:
         """Limit it, if it is a number."""
@@ -286,9 +263,138 @@ class Choice(Reader):
         raise self.invalid(value)
 
     def holds(self, value: object) -> bool:
-        """Accept the members."""
         return any(value == member and type(value) is type(member) for member in self.members.values())
 
     def text(self, value: Any) -> str:
-        """Return the text of a member."""
         return next(text for text, member in self.members.items() if member == value)
+
+
+class Many(Reader):
+    """A list, a tuple of any length or a set. Text is split at commas; a list of texts is not.
+
+    In a file, a single value means a list of one: ``listen = "localhost:10000"``.
+    """
+
+    many = True
+
+    def __init__(self, item: Reader, kind: type[Collection[Any]]) -> None:
+        self.item = item
+        self.kind = kind
+        self.expected = f"a list, each item {item.expected}"
+        self.metavar, self.choices, self.path = item.metavar, item.choices, item.path
+        self.schema = {"anyOf": [{"type": "array", "items": item.schema}, item.schema]}
+
+    def read(self, value: object, source: Source) -> Any:
+        if not source.text and not isinstance(value, list):
+            return self.kind([self.item.read(value, source)])
+        if source.text and isinstance(value, str):
+            value = [item for item in map(str.strip, value.split(",")) if item]
+        if not isinstance(value, list):
+            raise self.invalid(value)
+        return self.kind(_inside(f"[{index}]", self.item, item, source) for index, item in enumerate(value))
+
+    def holds(self, value: object) -> bool:
+        return isinstance(value, self.kind) and all(map(self.item.holds, value))
+
+    def text(self, value: Any) -> str:
+        return ",".join(map(self.item.text, value))
+
+    def within(self, limits: Limits) -> "Many":
+        return Many(self.item.within(limits), self.kind)
+
+
+class Pairs(Reader):
+    """A dict with texts as its keys: a table in a file, ``KEY=VALUE`` in text."""
+
+    many = True
+
+    def __init__(self, item: Reader) -> None:
+        self.item = item
+        self.expected = f"KEY=VALUE, each value {item.expected}"
+        self.metavar = f"KEY={item.metavar or 'VALUE'}"
+        self.schema = {"type": "object", "additionalProperties": item.schema}
+
+    def read(self, value: object, source: Source) -> dict[str, Any]:
+        """Read each value; an error has the value's key. Of two equal keys in text the later one counts."""
+        pairs = self._split(value) if source.text else value
+        if not isinstance(pairs, Mapping):
+            raise InvalidValue(f"expected a table, each value {self.item.expected}, got {value_text(value)}")
+        return {key: _inside(f".{key}", self.item, item, source) for key, item in pairs.items()}
+
+    def holds(self, value: object) -> bool:
+        return isinstance(value, dict) and all(map(self.item.holds, value.values()))
+
+    def text(self, value: Any) -> str:
+        return ",".join(f"{key}={self.item.text(item)}" for key, item in value.items())
+
+    def within(self, limits: Limits) -> "Pairs":
+        return Pairs(self.item.within(limits))
+
+    def _split(self, value: object) -> dict[str, object]:
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, list):
+            raise self.invalid(value)
+        pairs: dict[str, object] = {}
+        for text in filter(None, texts):
+            key, equals, item = str(text).partition("=")
+            if not key.strip() or not equals:
+                raise self.invalid(text)
+            pairs[key.strip()] = item
+        return pairs
+
+
+class OneOf(Reader):
+    """A union: the first type that accepts the value reads it; with ``optional``, None is allowed.
+
+    An empty text means None: the command line and the environment have no other way to unset a value of the
+    file.
+    """
+
+    def __init__(self, readers: Sequence[Reader], *, optional: bool) -> None:
+        first = readers[0]
+        self.readers = readers
+        self.optional = optional
+        self.expected = " or ".join(reader.expected for reader in readers)
+        self.metavar = "|".join(dict.fromkeys(filter(None, (reader.metavar for reader in readers))))
+        self.path = any(reader.path for reader in readers)
+        self.schema = {"anyOf": [each.schema for each in readers]} if len(readers) > 1 else first.schema
+        if len(readers) == 1:
+            self.choices, self.many, self.boolean = first.choices, first.many, first.boolean
+
+    def read(self, value: object, source: Source) -> Any:
+        """Try each type in the order in which they are declared."""
+        if self.optional and source.text and value in ("", []):
+            return None
+        errors: list[InvalidValue] = []
+        for reader in self.readers:
+            try:
+                return reader.read(value, source)
+            except InvalidValue as error:
+                errors.append(error)
+        raise errors[0] if len(errors) == 1 else self.invalid(value)
+
+    def holds(self, value: object) -> bool:
+        return (self.optional and value is None) or any(reader.holds(value) for reader in self.readers)
+
+    def text(self, value: Any) -> str:
+        return next((reader.text(value) for reader in self.readers if reader.holds(value)), "")
+
+    def within(self, limits: Limits) -> Reader:
+        """Limit the types that have numbers."""
+        limited = [_limited(reader, limits) for reader in self.readers]
+        is_same = limited == list(self.readers)
+        return super().within(limits) if is_same else OneOf(limited, optional=self.optional)
+
+
+def _inside(place: str, reader: Reader, value: object, source: Source) -> Any:
+    try:
+        return reader.read(value, source)
+    except InvalidValue as error:
+        raise error.inside(place) from error
+
+
+def _limited(reader: Reader, limits: Limits) -> Reader:
+    try:
+        return reader.within(limits)
+    except TypeError:
+        return reader

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from tamed.errors import ApplicationFailed, reason
-from tamed.plugins._compound import Many, OneOf, Pairs
-from tamed.plugins._readers import Choice, Number, Parsed, Paths, Reader, Text, Truth
+from tamed.plugins._readers import Choice, Many, Number, OneOf, Pairs, Parsed, Paths, Reader, Text, Truth
 from tamed.plugins.option import METADATA, REQUIRED, Declaration
 
 __all__ = ["Option", "describe", "reader_of", "variable_of"]
