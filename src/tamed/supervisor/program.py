@@ -117,10 +117,11 @@ class _Holdings:
         held: ExitStack,
     ) -> None:
         self._left = left
+        self._held = held
         self._first = first
         held.callback(self._end_first)
         identity = Identity.named(plan.user, plan.group)
-        owner = identity if left is None else None
+        owner = self._owner = identity if left is None else None
         self.reactor = Reactor()
         held.callback(self.reactor.close)
         self.begun = self.reactor.clock() if left is None else left["begun"]
@@ -132,18 +133,17 @@ class _Holdings:
         self._passed = {0, 1, 2, *passed} - {plan.report, *(() if first is None else first.descriptors)}
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
-        instance = self._instance = Instance(plan.name, Path(plan.control).parent)
+        self._instance = Instance(plan.name, Path(plan.control).parent)
         if plan.control:
-            _hold_folder(instance, owner, left, held)
-        self.pid_file = _hold_pid_file(plan.pid_file, owner, left, "pid_file", held)
+            self._hold_folder()
+        self.pid_file = self._hold_pid_file(plan.pid_file, "pid_file")
         if left is None:
-            LastState.forget(instance)
-        self.second_pid_file = _hold_pid_file(plan.second_pid_file, owner, left, "second_pid_file", held)
-        self.plan_file = _hold_plan_file(plan, left, held)
+            LastState.forget(self._instance)
+        self.second_pid_file = self._hold_pid_file(plan.second_pid_file, "second_pid_file")
+        self.plan_file = self._hold_plan_file(plan)
         sink = open_sink(plan.log, plan.name, owner)
         self.events = EventLog()
-        path = events_path(plan, plan.log)
-        no_events = self.events.open(path, owner, is_temporary=plan.log.kind != "file")
+        no_events = self.events.open(events_path(plan, plan.log), owner, is_temporary=plan.log.kind != "file")
         held.callback(self.events.close)
         self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout), instance=plan.name)
         held.callback(self.intake.close)
@@ -184,9 +184,78 @@ class _Holdings:
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )
         self.status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events, self.begun)
-        self.ops = self._hold_ops(plan, inheritance, identity, left, held) if plan.ops else None
-        self.control = self._hold_control(plan, owner, left, held)
-        self.housekeeping.duties += self._duties(plan, instance, owner)
+        self.ops = self._hold_ops(plan, inheritance, identity) if plan.ops else None
+        self.control = self._hold_control(Path(plan.control)) if plan.control else None
+        self.housekeeping.duties += self._duties(plan)
+
+    def _hold_folder(self) -> None:
+        """Hold the folder of the instance; an earlier one of that name may have removed it at its end."""
+        self._held.callback(self._instance.remove_if_empty)
+        if self._left is None:
+            InstanceFolder(self._instance, self._owner).housekeep()
+
+    def _hold_pid_file(self, path: str, key: str) -> PidFile | None:
+        """Hold a pid file; ``key`` is its key in the exported state."""
+        if not path:
+            return None
+        if self._left is None:
+            return self._held.enter_context(PidFile.acquire(Path(path), owner=self._owner))
+        return self._held.enter_context(PidFile.adopt(Path(path), **self._left[key]))
+
+    def _hold_plan_file(self, plan: Plan) -> PlanFile | None:
+        if not plan.plan_file:
+            return None
+        plan_file = PlanFile.write(plan) if self._left is None else PlanFile(plan)
+        self._held.callback(plan_file.remove)
+        return plan_file
+
+    def _hold_ops(self, plan: Plan, inheritance: Inheritance, identity: Identity | None) -> "OpsProcess":
+        """Bind the operations endpoint, and make the memory for what it shows."""
+        from tamed.metrics.ledger import Ledger  # lazy import: most daemons have no such endpoint
+        from tamed.supervisor.ops import OpsAnswers, OpsProcess
+
+        metrics = self.supervisor.pool.metrics = Ledger()
+        self._held.callback(metrics.close)
+        sockets = SocketTable(inheritance, identity)
+        self._held.callback(sockets.close)
+        tail = self.intake.tail = LogTail()
+        answers = OpsAnswers(
+            self.supervisor,
+            self.reactor,
+            metrics=metrics,
+            status=self.status,
+            events=self.events,
+            log=tail,
+            lost=lambda: self.intake.lost,
+            sockets=self.sockets,
+        )
+        process = OpsProcess(
+            plan,
+            self.platform,
+            sockets,
+            serve=answers.serve,
+            is_starting=lambda: self.supervisor.phase is Phase.STARTING,
+        )
+        self.supervisor.on_child_ended = process.ended
+        self.supervisor.ending.end_others = process.end
+        if self._left is None or self._left["ops"] is None:
+            process.bind()
+        return process
+
+    def _hold_control(self, path: Path) -> ControlServer:
+        stacks = StackRequests(self.supervisor.pool, self.platform)
+        api = ControlApi(self.supervisor, self.status, stacks)
+        control = None if self._left is None else self._left["control"]
+        server = ControlServer(
+            path,
+            self.reactor,
+            api.serve,
+            owner=self._owner,
+            inherited=None if control is None else (control["socket"], SocketFile(**control["file"])),
+            warnings=self.housekeeping.look,
+        )
+        self._held.callback(server.close)
+        return server
 
     def supervise(self) -> int:
         """Supervise until the daemon ends; return its status, as `Ending` has it.
@@ -265,46 +334,6 @@ class _Holdings:
         self.notifier.look()
         self.reactor.later(INTERVAL, self._keep_house)
 
-    def _hold_ops(
-        self,
-        plan: Plan,
-        inheritance: Inheritance,
-        identity: Identity | None,
-        left: Data | None,
-        held: ExitStack,
-    ) -> "OpsProcess":
-        """Bind the operations endpoint, and make the memory for what it shows."""
-        from tamed.metrics.ledger import Ledger  # lazy import: most daemons have no such endpoint
-        from tamed.supervisor.ops import OpsAnswers, OpsProcess
-
-        metrics = self.supervisor.pool.metrics = Ledger()
-        held.callback(metrics.close)
-        sockets = SocketTable(inheritance, identity)
-        held.callback(sockets.close)
-        tail = self.intake.tail = LogTail()
-        answers = OpsAnswers(
-            self.supervisor,
-            self.reactor,
-            metrics=metrics,
-            status=self.status,
-            events=self.events,
-            log=tail,
-            lost=lambda: self.intake.lost,
-            sockets=self.sockets,
-        )
-        process = OpsProcess(
-            plan,
-            self.platform,
-            sockets,
-            serve=answers.serve,
-            is_starting=lambda: self.supervisor.phase is Phase.STARTING,
-        )
-        self.supervisor.on_child_ended = process.ended
-        self.supervisor.ending.end_others = process.end
-        if left is None or left["ops"] is None:
-            process.bind()
-        return process
-
     def _announce_upgrade(self, is_upgrading: bool) -> None:
         if self.ops is not None:
             self.ops.announce_upgrade(is_upgrading)
@@ -317,12 +346,11 @@ class _Holdings:
         self._passed &= wanted
         leave_terminal()
 
-    def _duties(self, plan: Plan, instance: Instance, owner: Identity | None) -> Iterator[Duty]:
+    def _duties(self, plan: Plan) -> Iterator[Duty]:
         """Yield the files to check; the control socket last, because its existence implies the others."""
         if plan.control:
-            yield Duty(
-                f"directory {instance.directory}", InstanceFolder(instance, owner).housekeep, is_base=True
-            )
+            folder = InstanceFolder(self._instance, self._owner)
+            yield Duty(f"directory {self._instance.directory}", folder.housekeep, is_base=True)
         if self.pid_file is not None:
             yield Duty(f"pid file {plan.pid_file}", self.pid_file.housekeep, is_base=True)
         if self.plan_file is not None:
@@ -331,25 +359,6 @@ class _Holdings:
             yield Duty(f"pid file {plan.second_pid_file}", self.second_pid_file.housekeep)
         if self.control is not None:
             yield Duty(f"control socket {plan.control}", self.control.housekeep)
-
-    def _hold_control(
-        self, plan: Plan, owner: Identity | None, left: Data | None, held: ExitStack
-    ) -> ControlServer | None:
-        if not plan.control:
-            return None
-        stacks = StackRequests(self.supervisor.pool, self.platform)
-        api = ControlApi(self.supervisor, self.status, stacks)
-        control = None if left is None else left["control"]
-        server = ControlServer(
-            Path(plan.control),
-            self.reactor,
-            api.serve,
-            owner=owner,
-            inherited=None if control is None else (control["socket"], SocketFile(**control["file"])),
-            warnings=self.housekeeping.look,
-        )
-        held.callback(server.close)
-        return server
 
     def _housekeep_log(self) -> str:
         self.platform.look_for_oom()
@@ -378,29 +387,3 @@ class _Holdings:
             "metrics": metrics and metrics.export(keep),
             "clients": [] if self.control is None else self.control.export(keep),
         }
-
-
-def _hold_folder(instance: Instance, owner: Identity | None, left: Data | None, held: ExitStack) -> None:
-    """Hold the folder of an instance; an earlier instance of that name may have removed it at its end."""
-    held.callback(instance.remove_if_empty)
-    if left is None:
-        InstanceFolder(instance, owner).housekeep()
-
-
-def _hold_pid_file(
-    path: str, owner: Identity | None, left: Data | None, key: str, held: ExitStack
-) -> PidFile | None:
-    """Hold a pid file; ``key`` is its key in the exported state."""
-    if not path:
-        return None
-    return held.enter_context(
-        PidFile.acquire(Path(path), owner=owner) if left is None else PidFile.adopt(Path(path), **left[key])
-    )
-
-
-def _hold_plan_file(plan: Plan, left: Data | None, held: ExitStack) -> PlanFile | None:
-    if not plan.plan_file:
-        return None
-    plan_file = PlanFile.write(plan) if left is None else PlanFile(plan)
-    held.callback(plan_file.remove)
-    return plan_file
