@@ -11,8 +11,7 @@ from typing import Any, Final, NamedTuple
 from tamed._os.text import noun
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.service._hooks import current_service
-from tamed.service._tasks import is_cancelled
+from tamed.service._tasks import current_service, is_cancelled
 from tamed.service.lifecycle import State
 from tamed.service.service import Service
 

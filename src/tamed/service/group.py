@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from tamed.errors import ApplicationFailed, ServiceMisuse, reason
 from tamed.log.logger import own_logger
-from tamed.service._hooks import Hooks
-from tamed.service._tasks import Operation, Recovery, Shutdown, is_cancelled, until_done
+from tamed.service._tasks import Hooks, Operation, Recovery, Shutdown, is_cancelled, until_done
 from tamed.service.lifecycle import PREPARED, RUNNING, STARTING, STOPPING, Lifecycle
 
 __all__ = ["GroupLifecycle", "Strategy"]

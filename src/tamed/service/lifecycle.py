@@ -28,15 +28,18 @@ from typing import Any, Final
 from tamed._os.text import counted
 from tamed.errors import ApplicationFailed, ServiceFailed, ServiceMisuse
 from tamed.log.logger import own_logger
-from tamed.service._hooks import Body, Hooks, current_service, run_hook
 from tamed.service._tasks import (
+    Body,
     FailureScope,
+    Hooks,
     Operation,
     Recovery,
     Shutdown,
+    current_service,
     failure_of,
     is_cancelled,
     report,
+    run_hook,
     until_done,
 )
 from tamed.service.restart import RestartBudget
