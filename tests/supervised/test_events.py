@@ -71,6 +71,7 @@ def test_a_start_that_fails_is_an_event(tamed: Tamed) -> None:
     assert "last words" in death["lines"]
     assert "KeyError: 'rhyme'" in start["reason"]
     assert start["waited_for"] == "workers prepare"
+    assert (end["text"], end["status"]) == ("the daemon could not start", 70)
     out = tamed("why", "app").out
     assert out.startswith("app is not running\n")
     assert "the last start, at " in out

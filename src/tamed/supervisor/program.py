@@ -286,7 +286,8 @@ class _Holdings:
             self.events.keep()
             if self.plan_file is not None:
                 self.plan_file.keep()
-        platform.record("end", failure or "ended on request", status=status)
+        why = failure or ("the daemon could not start" if status > 0 else "ended on request")
+        platform.record("end", why, status=status)
         return status
 
     def _start(self) -> None:
