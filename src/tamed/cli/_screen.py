@@ -54,7 +54,6 @@ class Row(NamedTuple):
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The texts in the columns."""
         return (
             cell(self.instance),
             str(self.number),
@@ -104,7 +103,6 @@ class Board:
         self._found = found
 
     def rows(self) -> list[Row]:
-        """Return the workers that match, sorted."""
         rows = [row for row in self._all() if self.pattern in " ".join(row.cells)]
         return sorted(rows, key=lambda row: (-SORTS[self.sort](row), row.instance, row.number, row.pid))
 
@@ -132,7 +130,6 @@ class Board:
             yield from (("warning", f"  {shown(cell(why))}") for why in _wrong(status))
 
     def table(self) -> list[str]:
-        """Return the lines of the table, the head first."""
         return list(table(_HEAD, [row.cells for row in self.rows()]))
 
     def _all(self) -> Iterator[Row]:
@@ -180,17 +177,13 @@ def _wrong(status: Mapping[str, Any]) -> Iterator[str]:
 class Operator(Protocol):
     """The actions behind the screen. Each may block, and may raise a TamedError or an OSError."""
 
-    def look(self) -> list[dict[str, Any]]:
-        """Return the statuses of the instances."""
+    def look(self) -> list[dict[str, Any]]: ...
 
-    def stacks(self, row: Row) -> list[str]:
-        """Return lines with the stacks of a worker."""
+    def stacks(self, row: Row) -> list[str]: ...
 
-    def log(self, row: Row) -> list[str]:
-        """Return the lines of the log that a worker wrote."""
+    def log(self, row: Row) -> list[str]: ...
 
-    def reload(self, row: Row) -> str:
-        """Reload the instance of a worker; return the outcome."""
+    def reload(self, row: Row) -> str: ...
 
 
 class Screen:

@@ -85,7 +85,6 @@ class _AdaptingLoader:
         self._adapt = adapt
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Create the module."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:

@@ -68,7 +68,6 @@ class Connections:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses of the ports."""
         return tuple(address for port in self._ports for address in port.addresses)
 
     @contextmanager
@@ -121,28 +120,23 @@ class Connections:
             port.start_accepting()
 
     def remove_port(self, port: _Port) -> None:
-        """Remove a closed port."""
         self._ports.pop(port, None)
 
     def add(self, transport: _Transport) -> None:
-        """Count a new connection."""
         self.accepted += 1
         self._open[transport] = None
 
     def remove(self, transport: _Transport) -> None:
-        """Remove a closed connection."""
         self._open.pop(transport, None)
         if not self._open and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     async def all_closed(self) -> None:
-        """Wait until no connection is open."""
         if self._open:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
 
     def abort(self) -> None:
-        """Abort every connection."""
         for transport in tuple(self._open):
             try:
                 transport.abortConnection()

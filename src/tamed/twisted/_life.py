@@ -85,7 +85,6 @@ class ReactorLife:
             self._children.watch(pid)
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Move the reactor to a loop, with its readers, writers and timers."""
         reactor: Any = self._reactor
         readers, writers = reactor.getReaders(), reactor.getWriters()
         for reader in readers:
@@ -287,7 +286,6 @@ class _Children:
             self._loop.add_reader(descriptor, partial(self._ended, pid))
 
     def close(self) -> None:
-        """Stop watching."""
         for pid in tuple(self._watched):
             self._forget(pid)
 

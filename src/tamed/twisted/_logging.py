@@ -43,7 +43,6 @@ class LoggingObserver:
     """
 
     def __call__(self, event: LogEvent) -> None:
-        """Log an event."""
         namespace = event.get("log_namespace") or "twisted"
         logger = own_logger("twisted" if namespace == _LEGACY else namespace)
         level = _LEVELS.get(event.get("log_level", LogLevel.info), logging.INFO)

@@ -109,7 +109,6 @@ class _GatedPort:
         self.stopReading()  # type: ignore[attr-defined]
 
     def resume_accepting(self) -> None:
-        """Accept clients again."""
         self._is_gated = False
         self.startReading()
 
@@ -242,7 +241,6 @@ class TcpPort(_StreamPort):
             self._beside.start_accepting()
 
     def loseConnection(self, *arguments: Any) -> Any:  # noqa: N802
-        """Stop listening."""
         if self._beside is not None:
             self._beside.loseConnection(*arguments)
             self._beside = None
@@ -284,12 +282,10 @@ class UdpPort(_GatedPort, udp.Port):
         self.reactor.connections.add_port(self)
 
     def start_accepting(self) -> None:
-        """Receive datagrams."""
         if not self._is_accepting and self.connected:
             self._open_gate()
 
     def connectionLost(self, reason: Any = None) -> None:  # noqa: N802
-        """Close the listener."""
         self._leave_gate()
         try:
             super().connectionLost(reason)
