@@ -254,22 +254,9 @@ class Daemon(_Table):
     @property
     def is_supervised(self) -> bool:
         """Whether one of the options needs a supervisor."""
-        return (
-            self.preload
-            or self.reload
-            or self.ops != ""
-            or self.ops_agent != ""
-            or self.cluster != ""
-            or any(
-                wish is not None
-                for wish in (
-                    self.workers,
-                    self.max_connections_per_worker,
-                    self.max_worker_age,
-                    self.max_worker_memory,
-                )
-            )
-        )
+        wishes = (self.workers, self.max_connections_per_worker, self.max_worker_age, self.max_worker_memory)
+        is_wished = any(wish is not None for wish in wishes)
+        return is_wished or any((self.preload, self.reload, self.ops, self.ops_agent, self.cluster))
 
 
 @dataclass(init=False, repr=False, eq=False)
