@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tamed.errors import ExitStatus, PermissionRefused
+from tamed.ipc.message import Message
 from tamed.supervisor.supervisor import Phase
 from tests.runner.world import Hand, Supervised, supervised
 
@@ -184,11 +185,15 @@ def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
 
 
 def test_changes_that_take_a_restart_are_reported(world: Supervised) -> None:
-    """They are logged, and the other changes are applied."""
-    world.supervisor.reload()
+    """They are logged and answered, and the other changes are applied."""
+    answers: list[Message] = []
+    world.supervisor.reload([answers.append])
     note = "user has changed and needs a restart"
     helper_ends(world, {"plan": world.plan.to_text(), "notes": [note]})
     assert ("WARNING", note) in world.platform.logged
+    come_up(world, *world.hands[2:])
+    world.reactor.advance(0.5)
+    assert [answer["warnings"] for answer in answers] == [[note]]
 
 
 def test_the_number_of_workers_may_change(world: Supervised) -> None:

@@ -396,3 +396,30 @@ def test_endpoint_that_cannot_be_bound_fails_the_start(tamed: Tamed, ops: Path) 
         assert b"tamed.ops" not in Path(f"/proc/{pid}/cmdline").read_bytes()
         assert "tamed-metrics" not in Path(f"/proc/{pid}/maps").read_text()
     daemon.stop()
+
+
+def test_another_endpoint_takes_a_restart(tamed: Tamed) -> None:
+    """A reload warns of it, and an upgrade keeps the old one, whatever stands in the place of the new one."""
+    text = '[services.a]\nplugin = "fastpoetry"\nport = 0\n[daemon]\n{more}'
+    old, new = (tamed.folder / name for name in ("old.sock", "new.sock"))
+    tamed.start(tamed.write("verse.toml", text.format(more=f'ops = "unix:{old}"\n')))
+    pid_file = tamed.folder / "second.pid"
+    more = f'ops = "unix:{new}"\nops-host = ["verse"]\npid-file = "{pid_file}"\n'
+    tamed.write("verse.toml", text.format(more=more))
+    names = ("pid-file", "ops", "ops-host")
+    warnings = "".join(f"warning: {name} has changed and needs a restart\n" for name in names)
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(new))
+        taken.listen()
+        for command in ("reload", "upgrade", "upgrade"):
+            done = tamed(command)
+            assert (done.status, done.out.partition("\n")[2]) == (0, warnings)
+            assert get(old, "/livez") == (200, "ok")
+    new.unlink()
+    assert tamed("restart").status == 0
+    assert get(new, "/livez", Host="verse") == (200, "ok")
+    assert not old.exists()
+    assert pid_file.exists()
+    done = tamed("reload")
+    assert (done.status, done.out.count("\n")) == (0, 1)
+    assert tamed("stop").status == 0

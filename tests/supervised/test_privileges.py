@@ -113,7 +113,9 @@ def test_a_user_that_has_changed_takes_a_restart(public_tamed: Tamed) -> None:
     public_tamed.write("verse.toml", text.format(user="nobody"))
     daemon = public_tamed.start("verse.toml")
     public_tamed.write("verse.toml", text.format(user="daemon"))
-    assert public_tamed("reload").status == 0
+    done = public_tamed("reload")
+    assert done.status == 0
+    assert done.out.endswith("\nwarning: user has changed and needs a restart\n")
     daemon.expect_log("user has changed and needs a restart")
     (worker,) = daemon.workers()
     assert status_of(Path(f"/proc/{worker}"))["Uid"].split() == [str(NOBODY)] * 4

@@ -27,8 +27,18 @@ from tamed.supervisor.plan import Plan
 __all__ = ["job_again", "main", "plan_again", "plan_of"]
 
 _UMASK = 0o027
-_FIXED = ("user", "group", "keep_capabilities", "umask", "max_files")
-"""The fields of a plan that a running process cannot change."""
+_FIXED = {
+    "user": "user",
+    "group": "group",
+    "keep_capabilities": "keep-capability",
+    "umask": "umask",
+    "max_files": "max-files",
+    "second_pid_file": "pid-file",
+    "ops": "ops",
+    "ops_agent": "ops-agent",
+    "ops_hosts": "ops-host",
+}
+"""The fields of a plan that a running daemon cannot change, and their options."""
 
 
 def plan_of(reading: Reading, name: str, folder: str) -> Plan:
@@ -88,7 +98,7 @@ def plan_again(plan: Plan, reading: Reading) -> Plan:
         if plan.plan_file
         else log_in_foreground_again(settings.log, plan.log),
         pid_file=plan.pid_file,
-        second_pid_file=plan.second_pid_file,
+        second_pid_file="" if again.second_pid_file == plan.pid_file else again.second_pid_file,
         control=plan.control,
         plan_file=plan.plan_file,
         default_log=plan.default_log,
@@ -182,9 +192,9 @@ def _next_plan(order: Message) -> Message:
     plan = Plan.from_text(read_text(order, "plan"))
     reading = Reading.of(job_again(plan))
     wanted = plan_again(plan, reading)
-    changed = [name for name in _FIXED if getattr(plan, name) != getattr(wanted, name)]
+    changed = [option for name, option in _FIXED.items() if getattr(plan, name) != getattr(wanted, name)]
     following = plan_again(plan, _with_fixed(reading, plan)) if changed else wanted
-    notes = [f"{name.replace('_', '-')} has changed and needs a restart" for name in changed]
+    notes = [f"{option} has changed and needs a restart" for option in changed]
     return {"plan": following.to_text(), "notes": notes, "changed": _changes(plan, reading)}
 
 
@@ -228,6 +238,10 @@ def _with_fixed(reading: Reading, plan: Plan) -> Reading:
         keep_capability=list(plan.keep_capabilities),
         umask=Umask(plan.umask),
         max_files=plan.max_files,
+        pid_file=Path(plan.second_pid_file) if plan.second_pid_file else None,
+        ops=plan.ops,
+        ops_agent=plan.ops_agent,
+        ops_host=list(plan.ops_hosts),
     )
     return reading._replace(settings=reading.settings._replace(daemon=daemon))
 

@@ -51,7 +51,7 @@ class ControlServer:
     replaced. The socket belongs to ``owner``, also while this process is root. ``inherited`` is the socket of
     the previous program, if there was one: a descriptor, and the file. An invalid request gets an error as
     its answer, and so does a request for which ``serve`` raises InvalidMessage. Each answer includes
-    ``warnings``.
+    ``warnings``: its own, and then those that the function of this name returns.
 
     One descriptor is kept in reserve, so that an administrator gets an answer although the process has no
     other descriptor left. While the reserve is in use, or cannot be opened, other clients wait in the
@@ -138,7 +138,7 @@ class ControlServer:
         """Send an answer. A client that does not read can block the supervisor for a second at most."""
         if client.fileno() in self._clients:
             if "error" not in answer:
-                answer = {**answer, "warnings": self._warnings()}
+                answer = {**answer, "warnings": [*answer.get("warnings", ()), *self._warnings()]}
             with contextlib.suppress(OSError):  # the client does not read, or has disconnected
                 client.socket.settimeout(_SENDING)
                 client.socket.sendall(_answer_line(answer))

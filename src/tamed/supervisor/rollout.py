@@ -181,6 +181,7 @@ class Rollout:
         self._deadline = NO_TIMER
         self._planner: HelperProcess | None = None
         self._history = _History(platform.reactor)
+        self._notes: list[str] = []  # warnings for those who asked for the reload
 
     @property
     def is_busy(self) -> bool:
@@ -242,6 +243,7 @@ class Rollout:
                     plan, notes = Plan.from_text(read_text(answer, "plan")), read_texts(answer, "notes")
                     for note in notes:
                         self._platform.log("WARNING", note)
+                    self._notes = notes
                     if "changed" in answer:
                         self._history.facts["changed"] = read_texts(answer, "changed")[:_MOST_CHANGES]
                     self._bring_up(self._successor(plan))
@@ -401,7 +403,7 @@ class Rollout:
         self._record_done("reload", line)
         self._keep_sockets()
         self._platform.notifier.ready(line)
-        self._done({"reloaded": line})
+        self._done({"reloaded": line, "warnings": self._notes} if self._notes else {"reloaded": line})
 
     def _keep_sockets(self) -> None:
         if trouble := self._sockets.keep(self.serving.number):
