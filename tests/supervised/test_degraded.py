@@ -147,6 +147,8 @@ def test_a_supervisor_that_was_killed_has_failed(tamed: Tamed) -> None:
         "fastpoetry has failed: it was killed, or the system crashed: it left its pid file"
     )
     assert tamed("logs", daemon.name).err == told.out
+    assert tamed("why").out == tamed("why", daemon.name).out
+    assert "the last start" in tamed("why").out
     wait_for("the end of its worker", lambda: not tamed.processes())
     tamed.start_poetry().stop()
     assert tamed("status", daemon.name).status == 69

@@ -36,11 +36,12 @@ def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None
     None if it runs, or has ended on request. Without a name, None if any instance runs.
     """
     if name is None:
-        return None if directory.running() else LastState.only_one(directory)
-    if "/" in name or (instance := trusted_instance(directory, name)).is_running:
+        left = None if directory.running() else LastState.only_one(directory)
+    elif "/" in name or (instance := trusted_instance(directory, name)).is_running:
         return None
-    left = LastState.of(instance)
-    if left is not None and left.status is None and (log := _log_left(directory, name)) is not None:
+    else:
+        left = LastState.of(instance)
+    if left is not None and left.status is None and (log := _log_left(directory, left.name)) is not None:
         return left._replace(log=str(log))
     return left
 
