@@ -183,7 +183,10 @@ class Recovery:
 
 
 class Scaler:
-    """Scales the serving generation, and recycles; ``scaled`` is called with the outcome of scaling."""
+    """Scales the serving generation, and recycles; ``scaled`` is called with the outcome of scaling.
+
+    A failed attempt of ``recovery`` to start a worker is an outcome.
+    """
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -160,7 +160,8 @@ class Launch:
             if self._ask is not None:  # there may be other processes than the daemon in its group
                 _send(os.killpg, self._group, signal.SIGKILL)
             os.close(self._descriptor)
-            _reap(self._group)
+            with suppress(ChildProcessError):  # SIGCHLD is ignored: the kernel reaps it
+                os.waitpid(self._group, 0)
             be_subreaper(False)
 
     def _limit(self, timeout: float | None) -> None:
@@ -228,7 +229,8 @@ class Launch:
 
         It becomes our child when the intermediate process has ended, which may be after the daemon has.
         """
-        _await_end(self._group)
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, self._group, os.WEXITED | os.WNOWAIT)
         process = None if self._pid is None else ProcessHandle.open(self._pid)
         if process is None:
             return None
@@ -266,21 +268,6 @@ def _send(call: Callable[[int, int], None], number: int, what: signal.Signals) -
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def _await_end(pid: int) -> None:
-    """Wait until a child has ended, without reaping it."""
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    except ChildProcessError:
-        return
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        return  # SIGCHLD is ignored: the kernel reaps it
 
 
 class System:
