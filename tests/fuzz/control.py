@@ -48,6 +48,7 @@ class _Supervisor:
 
     def __init__(self) -> None:
         self.waiting: list[Answer] = []
+        self.operations = self
 
     def serve(self, answer: Answer) -> None:
         answer({"state": "running"})

@@ -179,7 +179,7 @@ def test_a_helper_may_answer_anything(message: Message) -> None:
     """The reload fails with a line, or goes on."""
     with supervised() as world:
         world.start()
-        world.supervisor.reload()
+        world.supervisor.operations.reload()
         helper = world.platform.helpers[0]
         helper.channel._sock.send(sendable(message))
         world.reactor.turn(0)

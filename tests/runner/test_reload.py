@@ -27,7 +27,7 @@ def world() -> Iterator[Supervised]:
 def reload(world: Supervised, **changes: Any) -> list[dict[str, Any]]:
     """Request a reload with changed files; return the list that will contain the answer."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.reload([answers.append])
+    world.supervisor.operations.reload([answers.append])
     plan(world, **changes)
     return answers
 
@@ -126,7 +126,7 @@ def test_a_worker_that_fails_fails_the_reload(world: Supervised) -> None:
 def test_a_mistake_in_the_files_fails_the_reload(world: Supervised) -> None:
     """No worker is started."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.reload([answers.append])
+    world.supervisor.operations.reload([answers.append])
     fault = {"lines": ["tamed: bad key"], "status": 78}
     helper_ends(world, {"fault": fault}, 0)
     assert answers == [{"fault": fault}]
@@ -136,7 +136,7 @@ def test_a_mistake_in_the_files_fails_the_reload(world: Supervised) -> None:
 def test_a_planner_may_crash(world: Supervised) -> None:
     """The answer has its exit code."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.reload([answers.append])
+    world.supervisor.operations.reload([answers.append])
     helper_ends(world, None, -9)
     (told,) = answers[0]["fault"]["lines"]
     assert told == "tamed: the process that reads the files ended with -9"
@@ -158,7 +158,7 @@ def test_a_reload_during_a_reload_comes_after_it(world: Supervised) -> None:
     answers = reload(world)
     later: list[dict[str, Any]] = []
     for _ in range(3):
-        world.supervisor.reload([later.append])
+        world.supervisor.operations.reload([later.append])
     assert len(world.platform.helpers) == 1
     come_up(world, *world.hands[2:])
     world.reactor.advance(0.5)
@@ -173,11 +173,11 @@ def test_a_reload_during_a_reload_comes_after_it(world: Supervised) -> None:
 
 def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
     """Its answer does not affect the next reload."""
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     first = world.platform.helpers[0]
     world.pass_time(60)
     assert (first.pid, "kill") in world.platform.sent
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     world.ends_with(first, {"plan": world.plan.to_text(), "notes": []}, -9)
     assert len(world.hands) == 2
     plan(world)
@@ -187,7 +187,7 @@ def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
 def test_changes_that_take_a_restart_are_reported(world: Supervised) -> None:
     """They are logged and answered, and the other changes are applied."""
     answers: list[Message] = []
-    world.supervisor.reload([answers.append])
+    world.supervisor.operations.reload([answers.append])
     note = "user has changed and needs a restart"
     helper_ends(world, {"plan": world.plan.to_text(), "notes": [note]})
     assert ("WARNING", note) in world.platform.logged
@@ -204,7 +204,7 @@ def test_the_number_of_workers_may_change(world: Supervised) -> None:
 
 def test_who_has_scaled_keeps_the_number(world: Supervised) -> None:
     """The scaled number stays, unless the files have another one."""
-    world.supervisor.scale(3)
+    world.supervisor.operations.scale(3)
     come_up(world, world.hands[2])
     reload(world)
     assert len(world.hands) == 6
@@ -277,7 +277,7 @@ def test_no_room_for_a_planner_fails_the_reload(world: Supervised) -> None:
     """The answer has the error of the system."""
     world.platform.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     answers: list[dict[str, Any]] = []
-    world.supervisor.reload([answers.append])
+    world.supervisor.operations.reload([answers.append])
     world.reactor.turn(0)
     told = "tamed: the files cannot be read: Resource temporarily unavailable"
     assert answers == [{"fault": {"lines": [told], "status": ExitStatus.OS_ERROR}}]
@@ -286,7 +286,7 @@ def test_no_room_for_a_planner_fails_the_reload(world: Supervised) -> None:
 def test_a_stop_ends_a_reload(world: Supervised) -> None:
     """The callers of this reload and of the next get an answer."""
     answers = reload(world)
-    world.supervisor.reload([answers.append])
+    world.supervisor.operations.reload([answers.append])
     world.supervisor.stop()
     told = {"fault": {"lines": ["tamed: poetry stops"], "status": ExitStatus.UNAVAILABLE}}
     assert answers == [told, told]
@@ -303,7 +303,7 @@ def test_a_reload_during_the_start_comes_after_it() -> None:
     answers: list[dict[str, Any]] = []
     with supervised() as world:
         world.supervisor.start()
-        assert world.supervisor.reload([answers.append]) == "the start"
+        assert world.supervisor.operations.reload([answers.append]) == "the start"
         come_up(world, *world.hands)
         assert (answers, len(world.platform.helpers)) == ([], 1)
         world.supervisor.stop()
@@ -314,7 +314,7 @@ def test_one_that_stops_cannot_reload(world: Supervised) -> None:
     """It says so."""
     answers: list[dict[str, Any]] = []
     world.supervisor.stop()
-    world.supervisor.reload([answers.append])
+    world.supervisor.operations.reload([answers.append])
     assert answers[0]["fault"]["lines"] == ["tamed: poetry is stopping"]
 
 
@@ -368,7 +368,7 @@ def test_sockets_of_a_reload_that_failed_are_closed(world: Supervised) -> None:
 def test_more_workers(world: Supervised) -> None:
     """The caller gets an answer when they are ready; they do not wait for each other."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.scale(4, [answers.append])
+    world.supervisor.operations.scale(4, [answers.append])
     new = world.hands[2:]
     assert sorted(hand.number for hand in new) == [3, 4]
     come_up(world, new[0])
@@ -381,7 +381,7 @@ def test_more_workers(world: Supervised) -> None:
 def test_fewer_workers(world: Supervised) -> None:
     """The workers with the highest numbers leave, and are not replaced."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.scale(1, [answers.append])
+    world.supervisor.operations.scale(1, [answers.append])
     assert answers == [{"scaled": 1}]
     first, second = world.hands
     assert (first.heard(), second.heard()) == ([], [{"drain": True}])
@@ -406,9 +406,9 @@ def test_scaling_during_a_reload_comes_after_it(world: Supervised) -> None:
     reload(world)
     early: list[dict[str, Any]] = []
     late: list[dict[str, Any]] = []
-    world.supervisor.scale(9, [early.append])
-    assert world.supervisor.scale(3, [late.append]) == "a reload"
-    world.supervisor.scale(3, [late.append])
+    world.supervisor.operations.scale(9, [early.append])
+    assert world.supervisor.operations.scale(3, [late.append]) == "a reload"
+    world.supervisor.operations.scale(3, [late.append])
     told = "tamed: a later request for another number of workers has replaced it"
     assert early == [{"fault": {"lines": [told], "status": ExitStatus.UNAVAILABLE}}]
     come_up(world, *world.hands[2:])
@@ -432,7 +432,7 @@ def test_signals_during_a_reload_scale_by_what_they_add_up_to(world: Supervised)
 def test_workers_come_up_a_few_at_a_time(world: Supervised) -> None:
     """As many workers as CPUs start at once; the next one starts when one is ready."""
     world.platform.cpus = 3
-    world.supervisor.scale(9)
+    world.supervisor.operations.scale(9)
     assert [hand.number for hand in world.hands[2:]] == [3, 4, 5]
     come_up(world, world.hands[2])
     assert [hand.number for hand in world.hands[2:]] == [3, 4, 5, 6]
@@ -443,9 +443,9 @@ def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
     answers: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     world.platform.cpus = 3
-    world.supervisor.scale(90, [answers.append])
+    world.supervisor.operations.scale(90, [answers.append])
     world.reactor.turn(0)
-    assert world.supervisor.scale(2, [others.append]) is None
+    assert world.supervisor.operations.scale(2, [others.append]) is None
     assert others == [{"scaled": 2}]
     assert "fault" in answers[0]
     sent = {(hand.pid, signal.SIGTERM) for hand in world.hands[2:]}
@@ -469,7 +469,7 @@ def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
 def test_the_supervisor_knows_its_bounds(world: Supervised, count: int, yes: bool, why: str) -> None:
     """It refuses numbers of workers beyond its limits."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.scale(count, [answers.append], yes=yes)
+    world.supervisor.operations.scale(count, [answers.append], yes=yes)
     assert answers == [{"fault": {"lines": [f"tamed: cannot scale: {why}"], "status": ExitStatus.USAGE}}]
     assert len(world.hands) == 2
 
@@ -477,7 +477,7 @@ def test_the_supervisor_knows_its_bounds(world: Supervised, count: int, yes: boo
 def test_a_signal_does_not_go_beyond_the_bound(world: Supervised) -> None:
     """TTIN stops at 32 workers a CPU."""
     world.platform.cpus = 1
-    world.supervisor.scale(32)
+    world.supervisor.operations.scale(32)
     world.supervisor.signalled(signal.SIGTTIN)
     assert world.supervisor.generation.count == 32
     assert ("WARNING", "cannot scale: at most 32 workers") in world.platform.logged
@@ -486,7 +486,7 @@ def test_a_signal_does_not_go_beyond_the_bound(world: Supervised) -> None:
 def test_a_caller_that_scales_is_notified_of_a_worker_that_fails(world: Supervised) -> None:
     """The caller gets the worker's error at once; the number stays, and the start is tried again."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.scale(3, [answers.append])
+    world.supervisor.operations.scale(3, [answers.append])
     world.says(world.hands[2], {"fault": {"lines": ["tamed: no poem"], "status": 66}})
     world.ends(world.hands[2], 66)
     (told,) = answers[0]["fault"]["lines"]
@@ -499,8 +499,8 @@ def test_a_caller_that_scales_is_notified_of_a_worker_that_fails(world: Supervis
 def test_scaling_comes_to_an_end(world: Supervised) -> None:
     """Scaling ends also if a worker neither becomes ready nor ends, and the next operation begins."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.scale(3, [answers.append])
-    world.supervisor.reload()
+    world.supervisor.operations.scale(3, [answers.append])
+    world.supervisor.operations.reload()
     world.pass_time(121)
     assert "fault" in answers[0]
     assert len(world.platform.helpers) == 1
@@ -509,7 +509,7 @@ def test_scaling_comes_to_an_end(world: Supervised) -> None:
 def test_a_worker_that_dies_after_scaling_down_is_not_replaced(world: Supervised) -> None:
     """A surplus worker is not replaced."""
     world.ends(world.hands[1], -signal.SIGSEGV)
-    world.supervisor.scale(1)
+    world.supervisor.operations.scale(1)
     world.pass_time(5)
     assert len(world.hands) == 2
 
@@ -517,7 +517,7 @@ def test_a_worker_that_dies_after_scaling_down_is_not_replaced(world: Supervised
 def test_a_stop_answers_who_waits_for_workers(world: Supervised) -> None:
     """The callers get an answer, because the workers will not start."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.scale(3, [answers.append])
+    world.supervisor.operations.scale(3, [answers.append])
     world.supervisor.stop()
     assert answers == [{"fault": {"lines": ["tamed: poetry stops"], "status": ExitStatus.UNAVAILABLE}}]
 

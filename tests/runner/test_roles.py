@@ -274,7 +274,7 @@ def state(world: Supervised) -> tuple[str, int | None]:
 
 def reload(world: Supervised) -> list[Hand]:
     """Reload; return the workers of the new generation, which are ready and stand by."""
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     world.ends_with(world.platform.helpers[-1], {"plan": world.plan.to_text(), "notes": []}, 0)
     new = world.hands[2:]
     for step in ("prepared", "starting"):
@@ -324,7 +324,7 @@ def test_a_failed_reload_leaves_the_role_alone(world: Supervised) -> None:
     """A worker that is not of the serving generation gets no role."""
     first, _ = world.hands
     orders(first)
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     world.ends_with(world.platform.helpers[-1], {"plan": world.plan.to_text(), "notes": []}, 0)
     new = world.hands[2]
     world.comes_to("prepared", new)
@@ -340,7 +340,7 @@ def test_scaling_down_moves_the_role(world: Supervised) -> None:
     world.says(first, wants(2))
     assert state(world) == ("held", second.pid)
     orders(first), orders(second)
-    world.supervisor.scale(1)
+    world.supervisor.operations.scale(1)
     assert orders(second) == ["revoke", "drain"]
     world.says(second, wants(1, wanted=False))
     assert (state(world), orders(first)) == (("held", first.pid), ["grant"])

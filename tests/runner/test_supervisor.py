@@ -370,7 +370,7 @@ def test_a_stop_is_announced_and_begins_after_its_delay(delayed: Supervised) -> 
     assert delayed.supervisor.is_draining
     delayed.notifier.look()
     assert "progress" in delayed.platform.events
-    delayed.supervisor.reload()
+    delayed.supervisor.operations.reload()
     assert delayed.platform.logged[-1] == ("WARNING", "poetry is stopping")
     with pytest.raises(Unavailable, match="poetry is stopping"):
         delayed.supervisor.export(lambda descriptor: descriptor)
@@ -557,7 +557,7 @@ def test_the_manager_hears_that_a_start_a_reload_or_a_stop_goes_on(world: Superv
     world.platform.events.clear()
     world.notifier.look()
     assert world.platform.events == []
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     world.notifier.look()
     told = ["reloading", "progress", ("status", "reloading (the files are read)")]
     assert world.platform.events == told

@@ -37,7 +37,7 @@ def template_ends(world: Supervised, code: int = -signal.SIGKILL) -> None:
 def test_all_workers_come_from_one_template(world: Supervised) -> None:
     """This applies to replacements too, and to the next generation."""
     world.ends(world.hands[0], 1)
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     world.ends_with(world.platform.helpers[0], {"plan": world.plan.to_text(), "notes": []}, 0)
     assert [hand.number for hand in world.hands] == [1, 2, 1, 1, 2]
     assert len(world.platform.templates) == 1
@@ -55,11 +55,11 @@ def test_one_worker_that_serves_has_no_template() -> None:
         world.comes_to("starting", world.hands[1])
         world.comes_to("ready", world.hands[1])
         assert world.platform.killed_templates == [801, 802]
-        world.supervisor.scale(2)
+        world.supervisor.operations.scale(2)
         for state in ("prepared", "starting", "ready"):
             world.comes_to(state, world.hands[2])
         assert world.platform.killed_templates == [801, 802]
-        world.supervisor.scale(1)
+        world.supervisor.operations.scale(1)
         assert world.platform.killed_templates == [801, 802, 803]
 
 
@@ -77,7 +77,7 @@ def test_a_template_that_dies_is_started_again(world: Supervised) -> None:
 def test_a_template_that_dies_with_requests_fails_a_reload(world: Supervised) -> None:
     """The error says so, and the daemon goes on."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.reload([answers.append])
+    world.supervisor.operations.reload([answers.append])
     (planner,) = world.platform.helpers
     world.platform.is_held_up = True
     world.ends_with(planner, {"plan": world.plan.to_text(), "notes": []}, 0)
@@ -131,8 +131,8 @@ def test_requests_end_with_the_daemon(world: Supervised) -> None:
 def test_a_smaller_number_cancels_requests(world: Supervised) -> None:
     """A worker that was requested for more of them is not forked."""
     world.platform.is_held_up = True
-    world.supervisor.scale(4)
-    world.supervisor.scale(2)
+    world.supervisor.operations.scale(4)
+    world.supervisor.operations.scale(2)
     assert world.supervisor.pool.missing(world.supervisor.generation) == []
     assert len(world.supervisor.pool.of(world.supervisor.generation)) == 2
     assert world.platform.sent == []
@@ -153,7 +153,7 @@ def test_with_preload_a_generation_has_its_own_template() -> None:
     """It ends when the next generation serves."""
     with supervised(preload=True) as world:
         world.start()
-        world.supervisor.reload()
+        world.supervisor.operations.reload()
         world.ends_with(world.platform.helpers[0], {"plan": world.plan.to_text(), "notes": []}, 0)
         assert len(world.platform.templates) == 2
         for state in ("prepared", "starting", "ready"):
@@ -164,7 +164,7 @@ def test_with_preload_a_generation_has_its_own_template() -> None:
 
 def reload(world: Supervised) -> None:
     """Reload with the same plan, up to the start of the workers."""
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     world.ends_with(world.platform.helpers[-1], {"plan": world.plan.to_text(), "notes": []}, 0)
 
 
@@ -180,7 +180,7 @@ def test_a_template_whose_files_have_changed_is_replaced_by_a_reload(world: Supe
 def test_a_planner_that_a_template_does_not_fork_is_started_afresh(world: Supervised) -> None:
     """The reload goes on if the template ends before it has forked."""
     world.platform.is_held_up = True
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     assert world.platform.helpers == []
     world.platform.is_held_up = False
     template_ends(world)
@@ -191,7 +191,7 @@ def test_a_planner_that_a_template_does_not_fork_is_started_afresh(world: Superv
 def test_a_stop_cancels_a_planner_that_is_not_forked_yet(world: Supervised) -> None:
     """The daemon ends without it."""
     world.platform.is_held_up = True
-    world.supervisor.reload()
+    world.supervisor.operations.reload()
     world.supervisor.stop()
     for hand in world.hands:
         world.ends(hand, 0)

@@ -275,7 +275,7 @@ class ControlApi:
 
         Raises InvalidMessage for an invalid request.
         """
-        waits_for = None
+        waits_for, operations = None, self._supervisor.operations
         asked = answer.asked if isinstance(answer, Reply) else ""
         match read_text(request, "command"):
             case "status":
@@ -285,15 +285,15 @@ class ControlApi:
             case "reopen":
                 answer(self._supervisor.reopen())
             case "reload":
-                waits_for = self._supervisor.reload([answer], asked=asked)
+                waits_for = operations.reload([answer], asked=asked)
             case "upgrade":
-                waits_for = self._supervisor.upgrade([answer], asked=asked)
+                waits_for = operations.upgrade([answer], asked=asked)
             case "resign":
                 self._supervisor.roles.resign(read_text(request, "role"), answer)
             case "scale":
                 count = read_number(request, "workers", -(2**31))
                 yes = request.get("yes") is True
-                waits_for = self._supervisor.scale(count, [answer], yes=yes, asked=asked)
+                waits_for = operations.scale(count, [answer], yes=yes, asked=asked)
             case other:
                 answer({"error": f"unknown command {other[:_SHOWN]!r}"})
         if waits_for is not None and request.get("progress") is True and isinstance(answer, Reply):

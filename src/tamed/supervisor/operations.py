@@ -10,20 +10,23 @@ gets one answer, with the outcome of its request:
 - The end of the daemon cancels all operations.
 
 This file does not execute operations. It calls ``begin`` with the next one, and the code that executes it
-calls `Operations.finish`. The queue is data, which an upgrade hands to the next program.
+calls `Operations.finish`. While the daemon stops, it refuses all. The queue is data, which an upgrade hands
+to the next program.
 """
 
 import contextlib
 import enum
 import socket
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
+from tamed._os.limits import most_workers
 from tamed._os.unix_sockets import peer_credentials
 from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data
 from tamed.ipc.message import Message, encode_message
 from tamed.supervisor.loop import Timer
+from tamed.supervisor.platform import Platform
 
 __all__ = ["Answer", "Kind", "Operation", "Operations", "Reply", "fault"]
 
@@ -145,23 +148,64 @@ class Operation:
 class Operations:
     """The queue of one daemon; its start is the first running operation.
 
-    ``running`` is the running operation, None if there is none.
+    ``begin`` has what begins an operation of each kind. ``refusal`` returns the reason why the daemon takes
+    no more, or an empty text. ``running`` is the running operation, None if there is none.
+
+    A request returns the name of the operation that it waits for, None if it began or was refused. A refused
+    one is logged and answered.
     """
 
-    def __init__(self, begin: Callable[[Operation], None]) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        begin: Mapping[Kind, Callable[[Operation], object]],
+        refusal: Callable[[], str],
+    ) -> None:
         self.running: Operation | None = Operation(Kind.START)
         self._waiting: list[Operation] = []
         self._begin = begin
+        self._refusal = refusal
+        self._platform = platform
+
+    def reload(self, answers: Sequence[Answer] = (), *, asked: str = "") -> str | None:
+        """Replace this generation of workers with a new one; see `Rollout`."""
+        return self.submit(Operation(Kind.RELOAD, answers, asked=asked))
+
+    def upgrade(self, answers: Sequence[Answer] = (), *, asked: str = "") -> str | None:
+        """Replace this program with a new one, and then reload.
+
+        The answers are called when all of it has succeeded, by the new program, or when it has failed.
+        """
+        return self.submit(Operation(Kind.UPGRADE, answers, asked=asked))
+
+    def scale(
+        self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False, asked: str = ""
+    ) -> str | None:
+        """Scale to this number of workers; ``yes`` confirms a very large number.
+
+        The answers are called when so many are ready.
+        """
+        operation = Operation(Kind.SCALE, answers, workers=count, asked=asked)
+        most = most_workers(self._platform.cpus, yes=yes)
+        if 1 <= count <= most:
+            return self.submit(operation)
+        limit = f"at most {most} workers" + ("" if yes else ", or more with --yes")
+        why = "at least one worker is needed" if count < 1 else limit
+        self._refuse(operation, f"cannot scale: {why}", ExitStatus.USAGE)
+        return None
 
     def submit(self, operation: Operation) -> str | None:
-        """Begin an operation now, or queue it; return the name of the one it waits for, None if it began."""
+        """Begin an operation now, or queue it."""
+        if why := self._refusal():
+            self._refuse(operation, why, ExitStatus.UNAVAILABLE)
+            return None
         running = self.running
         if running is None:
             self._run(operation)
             return None
         if operation.kind is running.kind is Kind.SCALE:
             running.join(operation)
-            self._begin(running)
+            self._run(running)
             return None
         for each in self._waiting:
             if each.kind is operation.kind:
@@ -203,7 +247,11 @@ class Operations:
 
     def _run(self, operation: Operation) -> None:
         self.running = operation
-        self._begin(operation)
+        self._begin[operation.kind](operation)
+
+    def _refuse(self, operation: Operation, why: str, status: int) -> None:
+        self._platform.log("WARNING", why)
+        operation.answer(fault(why, status=status))
 
 
 def fault(*lines: str, status: int = ExitStatus.UNAVAILABLE) -> dict[str, Any]:

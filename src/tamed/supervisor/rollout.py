@@ -69,10 +69,11 @@ _REACHED = {
 
 
 class _History:
-    """The record of one rollout: the requester, the duration of each stage, and other ``facts``."""
+    """The record of one rollout: when it ``began``, the duration of each stage, and other ``facts``."""
 
     def __init__(self, reactor: Reactor, **facts: Any) -> None:
         self.facts = facts
+        self.began = reactor.clock()
         self._reactor = reactor
         self._entered: list[tuple[str, float]] = []
 
@@ -187,6 +188,11 @@ class Rollout:
     def is_busy(self) -> bool:
         """Whether a generation starts, or is about to replace its predecessor."""
         return self.stage is not Stage.IDLE
+
+    @property
+    def began(self) -> float:
+        """The time when the last rollout began, by the reactor's clock."""
+        return self._history.began
 
     # The stages.
 

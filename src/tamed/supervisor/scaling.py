@@ -223,15 +223,6 @@ class Scaler:
 
     # Another number.
 
-    def refusal(self, count: int, *, yes: bool = False) -> str:
-        """Return the reason why this number is refused, or an empty text; ``yes`` confirms a large number."""
-        if count < 1:
-            return "at least one worker is needed"
-        most = most_workers(self._platform.cpus, yes=yes)
-        if count <= most:
-            return ""
-        return f"at most {most} workers" + ("" if yes else ", or more with --yes")
-
     def begin(self, operation: Operation) -> None:
         """Scale to the number of an operation, within the limits."""
         count = self._serving.generation.count if operation.workers is None else operation.workers

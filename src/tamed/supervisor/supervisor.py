@@ -12,7 +12,7 @@ workers replace each other, see ``rollout``. In STOPPING the workers drain, see 
 
 import enum
 import signal
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 
 from tamed.errors import ExitStatus, Unavailable
 from tamed.ipc.handoff import Data, Keep
@@ -20,7 +20,7 @@ from tamed.ipc.message import Message
 from tamed.supervisor.ending import Ending
 from tamed.supervisor.generation import Check, Generation, ServiceChecks, Worker, WorkerState
 from tamed.supervisor.helpers import HelperProcesses
-from tamed.supervisor.operations import Answer, Kind, Operation, Operations, Reply, fault
+from tamed.supervisor.operations import Kind, Operation, Operations, Reply, fault
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.records import Figures
@@ -77,7 +77,6 @@ class Supervisor(WorkerEvents):
         self.on_upgrade: Callable[[Plan, str], object] = lambda _, __: None
         self.on_child_ended: Callable[[int, int], object] = lambda *_: None
         self.figures = Figures()
-        self.operations = Operations(self._begin)
         self.pool = WorkerPool(self, sockets, platform)
         self.helpers = HelperProcesses(platform)
         self.checks = ServiceChecks(self._checks_of_workers, platform)
@@ -97,11 +96,21 @@ class Supervisor(WorkerEvents):
             done=self._rolled_out,
         )
         self._scaler = Scaler(self, self.pool, self._handovers, self.recovery, platform, scaled=self._scaled)
+        self.operations = Operations(
+            platform,
+            begin={
+                Kind.RELOAD: lambda operation: self._rollout.reload(operation.asked),
+                Kind.UPGRADE: lambda operation: self.on_upgrade(self.plan, operation.asked),
+                Kind.SCALE: self._scaler.begin,
+            },
+            refusal=lambda: f"{self.plan.name} is {self.state}" if self.is_draining else "",
+        )
         self._memory_limit = MemoryLimit(self, self.pool.workers, platform, self.worker_should_recycle)
-        self._watching = Watching(self.helpers, platform, lambda: self.reload(asked="a changed file"))
+        self._watching = Watching(
+            self.helpers, platform, lambda: self.operations.reload(asked="a changed file")
+        )
         self._reactor = platform.reactor
         self._platform = platform
-        self._begun = 0.0  # the last reload
 
     @property
     def phase(self) -> Phase:
@@ -196,13 +205,13 @@ class Supervisor(WorkerEvents):
             case signal.SIGINT if self.phase is Phase.STOPPING:
                 self.ending.at_once(number)
             case signal.SIGHUP if not self._platform.has_lost_terminal():
-                self.reload(asked=number.name)
+                self.operations.reload(asked=number.name)
             case signal.SIGUSR2:
-                self.upgrade(asked=number.name)
+                self.operations.upgrade(asked=number.name)
             case signal.SIGTTIN:
-                self._submit(Operation(Kind.SCALE, change=1, asked=number.name))
+                self.operations.submit(Operation(Kind.SCALE, change=1, asked=number.name))
             case signal.SIGTTOU:
-                self._submit(Operation(Kind.SCALE, change=-1, asked=number.name))
+                self.operations.submit(Operation(Kind.SCALE, change=-1, asked=number.name))
             case _ if self.phase is not Phase.STOPPING:
                 # A delay would be pointless: no worker serves.
                 delay = self.plan.stop_delay if self.phase is Phase.RUNNING and self.ready else 0.0
@@ -222,60 +231,12 @@ class Supervisor(WorkerEvents):
         self._platform.log("WARNING" if trouble else "INFO", f"{asked}: {trouble or 'the log was reopened'}")
         return trouble
 
-    # Operations: each returns the name of the operation it waits for, or None if it began or was refused.
-
-    def reload(self, answers: Sequence[Answer] = (), *, asked: str = "") -> str | None:
-        """Replace this generation of workers with a new one; see `Rollout`."""
-        return self._submit(Operation(Kind.RELOAD, answers, asked=asked))
-
-    def upgrade(self, answers: Sequence[Answer] = (), *, asked: str = "") -> str | None:
-        """Replace this program with a new one, and then reload.
-
-        The answers are called when all of it has succeeded, by the new program, or when it has failed.
-        """
-        return self._submit(Operation(Kind.UPGRADE, answers, asked=asked))
-
-    def scale(
-        self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False, asked: str = ""
-    ) -> str | None:
-        """Scale to this number of workers; ``yes`` confirms a very large number.
-
-        The answers are called when so many are ready.
-        """
-        operation = Operation(Kind.SCALE, answers, workers=count, asked=asked)
-        if why := self._scaler.refusal(count, yes=yes):
-            self._refuse(operation, f"cannot scale: {why}", ExitStatus.USAGE)
-            return None
-        return self._submit(operation)
-
-    def _submit(self, operation: Operation) -> str | None:
-        if self.is_draining:
-            self._refuse(operation, f"{self.plan.name} is {self.state}", ExitStatus.UNAVAILABLE)
-            return None
-        return self.operations.submit(operation)
-
-    def _refuse(self, operation: Operation, why: str, status: int) -> None:
-        self._platform.log("WARNING", why)
-        operation.answer(fault(why, status=status))
-
-    def _begin(self, operation: Operation) -> None:
-        """Begin an operation that `operations` has chosen."""
-        match operation.kind:
-            case Kind.RELOAD:
-                self._reload(operation.asked)
-            case Kind.UPGRADE:
-                self.on_upgrade(self.plan, operation.asked)
-            case Kind.SCALE:
-                self._scaler.begin(operation)
-
-    def _reload(self, asked: str) -> None:
-        self._begun = self._reactor.clock()
-        self._rollout.reload(asked)
+    # The ends of operations.
 
     def _rolled_out(self, outcome: Data) -> None:
         """Handle the end of the start or of a reload."""
         if self.phase is Phase.RUNNING:
-            self.figures.reloaded(self._reactor.clock() - self._begun, failed="fault" in outcome)
+            self.figures.reloaded(self._reactor.clock() - self._rollout.began, failed="fault" in outcome)
         if self.phase is Phase.STARTING:
             if "fault" in outcome:
                 lines, status = outcome["fault"]["lines"], outcome["fault"]["status"]
@@ -349,7 +310,7 @@ class Supervisor(WorkerEvents):
         self._reap()
         self.roles.look()
         self.recovery.look()
-        self._reload("the upgrade")
+        self._rollout.reload("the upgrade")
 
     # Events of workers.
 
