@@ -2,6 +2,8 @@
 
 import gzip
 import itertools
+import os
+import time
 from contextlib import closing
 from io import BufferedIOBase
 from pathlib import Path
@@ -92,6 +94,30 @@ def test_behind_a_file_that_was_removed_the_oldest_follows(log: Path) -> None:
         for number in (5, 4, 3):
             log.with_name(f"app.log.{number}").unlink()
         assert list(reader.more()) == [b"fourth\n", b"fifth\n", b"sixth\n"]
+
+
+def test_behind_a_file_that_was_moved_no_older_one_follows(log: Path) -> None:
+    """For example logrotate moves it to a name with the date: no line is read twice."""
+    for number, age in ((2, 20), (1, 10)):
+        os.utime(log.with_name(f"app.log.{number}"), (time.time() - age,) * 2)
+    with closing(LogReader(log)) as reader:
+        assert reader.last(1) == [b"third\n"]
+        log.rename(log.with_name("app.log-20261129"))
+        assert list(reader.more()) == []
+        log.write_text("fourth\n")
+        assert list(reader.more()) == [b"fourth\n"]
+
+
+def test_a_file_that_was_truncated_is_read_from_its_beginning(log: Path) -> None:
+    """As logrotate does with copytruncate."""
+    log.write_text("a long line\n")
+    with closing(LogReader(log)) as reader:
+        assert reader.last(1) == [b"a long line\n"]
+        os.truncate(log, 0)
+        assert list(reader.more()) == []
+        with log.open("a") as opened:
+            opened.write("short\n")
+        assert list(reader.more()) == [b"short\n"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 from itertools import islice
 
@@ -83,6 +84,26 @@ def test_old_files_are_searched(tamed: Tamed) -> None:
     assert done.out.startswith("2026-01-01T00:00:00.000+00:00 ERROR verse: long ago\n    KeyError: 'old'\n")
     assert "no rhyme" in done.out
     assert "long ago" not in tamed("logs", "app", "--since", "1h", "-n", "1000").out
+
+
+def test_a_log_is_followed_whatever_another_program_does_with_it(tamed: Tamed) -> None:
+    """For example logrotate truncates it, or moves it to a name with the date, beside older files."""
+    daemon = tamed.start_poetry("--log-rotate", "0")
+    log = daemon.log_file
+    older = log.with_name(f"{log.name}.1")
+    older.write_text("long ago\n")
+    os.utime(older, (0, 0))
+    with tamed.begin("logs", "-f", "-n", "1", daemon.name) as command:
+        assert command.stdout is not None
+        assert "is ready" in command.stdout.readline()
+        os.truncate(log, 0)
+        assert tamed("reopen").status == 0
+        assert "the log was reopened" in command.stdout.readline()
+        log.rename(f"{log}-20261129")
+        assert tamed("reopen").status == 0
+        assert "the log was reopened" in command.stdout.readline()
+        command.terminate()
+    daemon.stop()
 
 
 def test_all_logs_are_merged_and_followed(tamed: Tamed) -> None:

@@ -93,15 +93,23 @@ class LogReader:
     def more(self) -> Iterator[bytes]:
         """Yield the lines that were written since the last line that was read, up to now.
 
-        The rest of a file that was compressed or removed since then is not read.
+        The rest of a file that was compressed or removed since then is not read. A file that was truncated
+        is read again from its beginning.
         """
         while True:
             following = self._following()
+            self._rewind_truncated()
             yield from _lines(self._stream)  # after `_following`: a rotated file gets no more lines
             if following is None:
                 return
             self._stream.close()
             self._stream = following
+
+    def _rewind_truncated(self) -> None:
+        if not _is_compressed(self._stream):
+            size = os.fstat(self._stream.fileno()).st_size
+            if size < self._stream.tell():
+                self._stream.seek(0)
 
     def _lines_before(self, files: dict[int, _File], count: int) -> list[bytes]:
         """Return the last lines of the files that are older than the open one."""
@@ -136,8 +144,9 @@ class LogReader:
 
     def _next_number(self, files: dict[int, _File]) -> int | None:
         number = self._number(files)
-        if number is None:  # it was removed or compressed; those after it are not compressed yet
-            return max((other for other, file in files.items() if not file.is_compressed), default=None)
+        if number is None:  # it was removed, compressed or moved; those after it are not compressed yet
+            written = os.fstat(self._stream.fileno()).st_mtime
+            return max((other for other, file in files.items() if file.may_follow(written, other)), default=None)
         return max((other for other in files if other < number), default=None)
 
     def _number(self, files: dict[int, _File]) -> int | None:
@@ -172,6 +181,10 @@ class _File:
         self.inode = _inode(status)
         self.written = status.st_mtime
         self.is_compressed = path.suffix == ".gz"
+
+    def may_follow(self, written: float, number: int) -> bool:
+        """Return whether this file, with its number, may be younger than one that was written then."""
+        return not self.is_compressed and (number == 0 or self.written >= written)
 
 
 def _never_at_rest() -> OSError:
