@@ -67,6 +67,23 @@ def test_files_that_options_name_are_watched(tamed: Tamed) -> None:
         assert process.wait() == 0
 
 
+@pytest.mark.parametrize("name", ["poem.txt", "verse.toml"])
+def test_a_file_that_is_gone_for_a_while_is_watched_on(tamed: Tamed, name: str) -> None:
+    """Some editors and deployments remove a file, and write it later."""
+    text = '[services.ode]\nplugin = "fastpoetry"\nport = 0\npoem = "poem.txt"\n'
+    file = tamed.write("verse.toml", text)
+    path = tamed.folder / name
+    with _start(tamed, file) as process:
+        process.expect("is ready")
+        path.rename(f"{path}~")
+        process.expect("reload failed, generation 1 continues")
+        Path(f"{path}~").rename(path)
+        process.expect("was reloaded")
+        process.signal(signal.SIGINT)
+        assert process.wait() == 0
+    wait_for("the end of all", lambda: tamed.left() == {})
+
+
 def test_it_takes_a_library(tamed: Tamed) -> None:
     """The error names the extra that installs it, before anything starts."""
     tamed.write("watchfiles.py", "raise ImportError")

@@ -7,7 +7,7 @@ the same folders count as changes.
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from pathlib import Path
 
@@ -114,10 +114,10 @@ def _differs(file: str, latest: dict[str, int], seen: dict[str, int], state: dic
     return latest.get(file) != seen.get(file, state.get(file))
 
 
-def _state(files: Iterable[Path], folders: Iterable[Path]) -> dict[str, int]:
-    """Return the modification time of each existing file, by its path."""
+def _state(files: Collection[Path], folders: Iterable[Path]) -> dict[str, int]:
+    """Return the modification time of each file, by its path; 0 for one that is gone, which may come back."""
     beside = (file for folder in folders for file in folder.glob("*.py"))
-    found = {}
+    found = dict.fromkeys(map(str, files), 0)
     for file in {*files, *beside}:
         try:
             found[str(file)] = file.stat().st_mtime_ns
