@@ -82,3 +82,25 @@ def test_a_device_in_the_way_is_refused(tamed: Tamed, file: str) -> None:
     folder.mkdir(parents=True, mode=0o700)
     os.mknod(folder / file, 0o600 | 0o020000, os.makedev(1, 7))  # /dev/full
     assert start(tamed, "--log", folder / "app.log") == (73, 1)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (
+            ["start", "--user", "root", "--log", "fixed/app.log", "fastpoetry", "--port", "0"],
+            "log file {}/app.log",
+        ),
+        (["cert", "--to", "fixed", "localhost"], "cannot write fixed/authority-key.pem"),
+    ],
+)
+def test_a_read_only_file_system_is_named(tamed: Tamed, words: list[str], what: str) -> None:
+    """It is not a matter of permissions, and no temporary file of ours is named."""
+    fixed = tamed.folder / "fixed"
+    fixed.mkdir()
+    tamed.before = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs -o ro none fixed; exec "$@"', "sh"]
+    done = tamed(*words)
+    assert done.status == 73
+    assert done.err.startswith(f"tamed: {what.format(fixed)}: Read-only file system"), done
+    assert done.err.count("\n") == 1

@@ -5,6 +5,7 @@ import re
 import shlex
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -137,7 +138,8 @@ def _write(file: Path, content: bytes, mode: int) -> None:
             opened.write(content)
         new.rename(file)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink()
         raise from_creation_error(f"cannot write {file}", error) from error
 
 

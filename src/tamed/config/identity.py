@@ -1,5 +1,6 @@
 """The user of a daemon: finding it, changing to it, and checking that it has the needed permissions."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from tamed._os.identity import Identity
 from tamed.config.deployment import Deployment
 from tamed.config.job import Job
 from tamed.config.settings import Daemon
-from tamed.errors import ConfigurationError, PermissionRefused
+from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused
 from tamed.unix.privileges import Capability, change_root, drop_privileges, require_keepable
 
 __all__ = [
@@ -66,13 +67,15 @@ def drop_to(settings: Daemon, identity: Identity | None, root: Path | None = Non
 
 
 def check_files(identity: Identity | None, *, log: str = "", pid_files: Iterable[str] = ()) -> None:
-    """Raise PermissionRefused for files that the daemon's user cannot rotate or remove.
+    """Raise PermissionRefused or CannotCreate for files that the daemon's user cannot rotate or remove.
 
     ``log`` and ``pid_files`` are paths; an empty path means no file.
     """
     for what, path in (("log file", log), *(("pid file", each) for each in pid_files)):
         folder = Path(path).parent
         if path and identity is not None and folder.is_dir() and not identity.can_write_in(folder):
+            if os.statvfs(folder).f_flag & os.ST_RDONLY:
+                raise CannotCreate(f"{what} {path}", os.strerror(errno.EROFS), "use another")
             who = identity.name or identity.uid
             raise PermissionRefused(
                 f"{what} {path}", f"user {who} cannot write in {folder}", f"give it to {who}, or use another"

@@ -146,7 +146,9 @@ class LogReader:
         number = self._number(files)
         if number is None:  # it was removed, compressed or moved; those after it are not compressed yet
             written = os.fstat(self._stream.fileno()).st_mtime
-            return max((other for other, file in files.items() if file.may_follow(written, other)), default=None)
+            return max(
+                (other for other, file in files.items() if file.may_follow(written, other)), default=None
+            )
         return max((other for other in files if other < number), default=None)
 
     def _number(self, files: dict[int, _File]) -> int | None:
