@@ -17,7 +17,6 @@ from tamed._os.text import shown, shown_in_json
 from tamed.cli._text import colours, duration, one_line, shown_lines, size
 from tamed.cli.instances import directory_of, ending
 from tamed.control.records import (
-    Event,
     EventReader,
     events_of_instance,
     last_state_of,
@@ -28,6 +27,7 @@ from tamed.errors import TamedError, UsageError, from_os_error
 from tamed.log.layout import COLOURS
 from tamed.log.reader import LogReader
 from tamed.log.search import LEVELS, Entry, EntryReader, Filter, moment_of
+from tamed.supervisor.records import Event
 from tamed.unix.rundir import RunDirectory
 
 __all__ = ["events", "logs"]

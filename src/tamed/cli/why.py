@@ -12,8 +12,9 @@ from tamed.cli._text import duration, one_line, shown_lines, size, uptime
 from tamed.cli.instances import directory_of, ending
 from tamed.cli.status import failing_checks, last_state
 from tamed.control.instances import find_instance, stacks_of_instance, status_of_instance
-from tamed.control.records import Event, EventReader, events_of_instance
+from tamed.control.records import EventReader, events_of_instance
 from tamed.errors import MissingInput, TamedError, Unavailable
+from tamed.supervisor.records import Event
 from tamed.unix.rundir import RunDirectory
 
 __all__ = ["why"]

@@ -7,7 +7,6 @@ skipped.
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from tamed.control.instances import (
     exists,
@@ -19,13 +18,10 @@ from tamed.control.instances import (
 from tamed.errors import MissingInput, TamedError, Unavailable, from_os_error
 from tamed.ipc.message import InvalidMessage, parse_message, read_fields, read_text
 from tamed.supervisor.plan_file import left_plan, stopped_names
-from tamed.supervisor.records import EVENTS_SUFFIX, LastState
+from tamed.supervisor.records import EVENTS_SUFFIX, Event, LastState
 from tamed.unix.rundir import RunDirectory
 
-__all__ = ["Event", "EventReader", "events_of_instance", "last_state_of", "last_states", "log_of_instance"]
-
-Event = dict[str, Any]
-"""An event: ``time``, ``event`` and ``text`` are texts; other fields are of any type."""
+__all__ = ["EventReader", "events_of_instance", "last_state_of", "last_states", "log_of_instance"]
 
 _LONGEST = 128 * 1024  # bytes of an event
 

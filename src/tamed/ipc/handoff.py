@@ -1,6 +1,6 @@
-"""The state that a supervisor hands to the next program in the same process, over an exec.
+"""What is handed to the next program in the same process, over an exec: a plan, or the state of a supervisor.
 
-It is plain data, and descriptors, which stay open. The data has a ``version``. A program that does not
+The state is plain data, and descriptors, which stay open. The data has a ``version``. A program that does not
 support it reports that in the trial before the upgrade, and the current program continues.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from tamed.errors import ConfigurationError, SystemRefused
 from tamed.ipc.message import InvalidMessage, encode_message, parse_message
 
-__all__ = ["Data", "HandoffState", "Keep", "decode", "encode"]
+__all__ = ["Data", "HandoffState", "Keep", "decode", "encode", "hand_over", "take_over"]
 
 Data = dict[str, Any]
 
@@ -21,6 +21,21 @@ Keep = Callable[[int], int]
 
 _VERSION = 5
 _LONGEST = 64 * 1024 * 1024  # bytes
+
+
+def hand_over(name: str, data: bytes) -> int:
+    """Write data into an anonymous file of this name; return its descriptor, which is inheritable."""
+    descriptor = os.memfd_create(name, 0)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(data)
+    return descriptor
+
+
+def take_over(descriptor: int) -> bytes:
+    """Return the data that was handed over, and close its descriptor."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
 
 
 class HandoffState:
@@ -44,9 +59,7 @@ class HandoffState:
             line = encode_message(self.data, _LONGEST)
         except InvalidMessage as error:
             raise SystemRefused("cannot export the state for the next program", str(error)) from error
-        descriptor = os.memfd_create("tamed-state", 0)
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(line)
+        descriptor = hand_over("tamed-state", line)
         self._set_inheritable(True)
         return self.keep(descriptor)
 
@@ -66,12 +79,10 @@ class HandoffState:
 
         Raises ConfigurationError for data that this program cannot read.
         """
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        with os.fdopen(descriptor, "rb") as file:
-            try:
-                return HandoffState.checked(parse_message(file.read(), _LONGEST))
-            except InvalidMessage as error:
-                raise ConfigurationError("cannot take over from the previous program", str(error)) from error
+        try:
+            return HandoffState.checked(parse_message(take_over(descriptor), _LONGEST))
+        except InvalidMessage as error:
+            raise ConfigurationError("cannot take over from the previous program", str(error)) from error
 
     @staticmethod
     def checked(data: Data) -> Data:

@@ -1,11 +1,11 @@
 """A plan: the complete input of the supervisor, as plain data for another process or program."""
 
 import json
-import os
 from collections.abc import Sequence
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
+from tamed.ipc.handoff import hand_over, take_over
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_object
 from tamed.log.plan import LogPlan
 
@@ -109,17 +109,12 @@ class Plan(NamedTuple):
 
     def hand_over(self) -> int:
         """Write the plan into an anonymous file; return its descriptor, which the next program inherits."""
-        descriptor = os.memfd_create("tamed-plan", 0)
-        with os.fdopen(os.dup(descriptor), "w") as file:
-            file.write(self.to_text())
-        return descriptor
+        return hand_over("tamed-plan", self.to_text().encode())
 
     @classmethod
     def take_over(cls, descriptor: int) -> "Plan":
         """Read the plan that was handed over, and close its descriptor."""
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        with os.fdopen(descriptor) as file:
-            return cls.from_text(file.read())
+        return cls.from_text(take_over(descriptor).decode())
 
     def to_text(self) -> str:
         """Return the plan as JSON."""
