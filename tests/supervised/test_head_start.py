@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tamed._os.proc import children_of
 from tests.patience import PATIENCE
 from tests.security import live
-from tests.supervised.daemon import Command, Tamed, wait_for
+from tests.supervised.daemon import Command, Tamed, is_there, wait_for
 
 # A plugin that is loaded only when a test lets it be.
 SLOW = """
@@ -32,7 +33,7 @@ def reading(tamed: Tamed) -> Iterator[Command]:
     """A command to start a daemon, which never ends to read the options."""
     tamed.write("slow.py", SLOW)
     os.mkfifo(tamed.folder / "gate")
-    with tamed.popen("start", "slow", env={"TAMED_PLUGIN_PATH": str(tamed.folder)}) as command:
+    with tamed.popen("start", "--workers", "2", "slow", env={"TAMED_PLUGIN_PATH": str(tamed.folder)}) as command:
         wait_for("the reader", lambda: readers(tamed))
         yield command
 
@@ -84,6 +85,22 @@ def test_the_reader_ends_with_the_daemon(tamed: Tamed, reading: Command) -> None
     os.kill(daemon, signal.SIGKILL)
     assert outcome(reading) == (70, "", "it died before it was ready: killed by SIGKILL\n")
     nothing_is_left(tamed)
+
+
+def test_a_reader_that_has_ended_before_the_supervisor_begins_is_reaped(
+    tamed: Tamed, reading: Command
+) -> None:
+    """It does not become the template, since it has loaded a plugin."""
+    (reader,) = readers(tamed)
+    (daemon,) = (pid for pid in tamed.processes() if reader in [each.pid for each in children_of(pid)])
+    os.kill(daemon, signal.SIGSTOP)
+    with (tamed.folder / "gate").open("w"):
+        tamed.write("open", "").replace(tamed.folder / "gate")  # for the worker
+    wait_for("the end of the reader", lambda: not is_there(reader))
+    os.kill(daemon, signal.SIGCONT)
+    assert outcome(reading) == (0, f"slow is ready: pid {daemon}\n", "")
+    wait_for("the reader to be reaped", lambda: reader not in [each.pid for each in children_of(daemon)])
+    assert tamed("stop", "slow").status == 0
 
 
 def test_a_mistake_has_its_status_where_the_ends_of_children_are_ignored(tamed: Tamed) -> None:

@@ -297,7 +297,8 @@ class _Holdings:
             channel = Channel(socket.socket(fileno=self._first.channel))
             self.supervisor.pool.templates.adopt(self.supervisor.generation, self._first.pid, channel)
             self._first = None
-            self.reactor.return_signals(bytes([signal.SIGCHLD]))  # the template may already have ended
+        # The template, or the process that read the command line, may already have ended.
+        self.reactor.return_signals(bytes([signal.SIGCHLD]))
         self.supervisor.start()
         if self.ops is not None:
             self.ops.start()
