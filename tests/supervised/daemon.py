@@ -106,6 +106,7 @@ class Tamed:
     ) -> None:
         self.before = before  # the command that runs the command
         self.loaded: Loaded = loaded  # what the process has loaded that forks for the commands
+        self.may_fork = True  # whether commands may be forks: else each is an interpreter of its own
         self.folder = folder
         self.rundir = rundir or folder / "run"
         self.logs = folder / "logs"
@@ -171,7 +172,7 @@ class Tamed:
 
     def _forks(self, words: Sequence[str], options: Mapping[str, Any]) -> Forking | None:
         """Return the process that forks this command; None if it needs an interpreter of its own."""
-        if list(self.before) in ([], OPENED) and can_fork(words, options):
+        if self.may_fork and list(self.before) in ([], OPENED) and can_fork(words, options):
             return forking(tuple(self.before), self.loaded)
         return None
 

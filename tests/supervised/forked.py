@@ -2,9 +2,9 @@
 
 Most of what a command costs is an interpreter that starts and loads the same modules again. A fork is a
 process of its own all the same, with the directory, the environment and the descriptors that a command would
-have, and the daemon that it starts is executed as ever. An application in the foreground finds its framework
-loaded. What is loaded by whom is the matter of tests that have interpreters of their own, as those of
-`tests/process` have.
+have. So are the daemon that it starts, and what the supervisor of that starts: templates, workers, planners.
+What is loaded by whom, and what an exec does, is the matter of tests with interpreters of their own, as those
+of `tests/process`, those as another user, and those of an upgrade; and `make coverage` runs no forks at all.
 """
 
 import atexit

@@ -1,17 +1,27 @@
 """A process that has loaded the command, and forks itself for each that is asked for: see forked.py."""
 
+import atexit
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
 import os
 import pkgutil
 import resource
+import runpy
 import selectors
+import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from tamed._os.beginning import words_of
+from tamed._os.proc import show_words
+from tamed.errors import exit_code
 
 if not sys.flags.safe_path:
     del sys.path[0]  # as the command does, which imports nothing from where it is
@@ -51,8 +61,10 @@ TWISTED = (
     "twisted.scripts.twistd",
 )
 
-RUNNING = ("check", "run", "twistd")
-"""The commands that load an application into their own process."""
+execve = os.execve
+
+PROGRAMS = ("tamed.control.planner", "tamed.ops", "tamed.supervisor.watcher", "tamed.worker")
+"""The programs that a supervisor starts."""
 
 
 def serve(channel: socket.socket) -> list[str]:
@@ -116,6 +128,60 @@ def show_mark(mark: str) -> None:
         memory.write(latter)
 
 
+def execute(program: str, command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Stand in for `os.execve`: run a program that a supervisor starts here, where most of it is loaded."""
+    module, *words = command[3:] or [""]
+    if (
+        command[:3] != [sys.executable, "-P", "-m"]
+        or module not in PROGRAMS
+        or Path("/proc/self/mem").stat().st_uid
+        != os.geteuid()  # a user that has dropped root cannot write it
+        or of_interpreter(environ) != of_interpreter(os.environ)
+        or not (shown := words_of(module, *words))
+    ):
+        execve(program, list(command), environ)
+    status = 1
+    try:
+        begin_anew(environ)
+        show_words(shown, len(sys.orig_argv))
+        sys.argv[1:] = words
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as end:
+        status = exit_code(end)
+    except BaseException:  # as an interpreter does
+        sys.excepthook(*sys.exc_info())
+    end_at_once(status)
+
+
+def of_interpreter(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that an interpreter reads when it starts."""
+    read = ("LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "TZ")
+    return {name: value for name, value in environ.items() if name.startswith(read)}
+
+
+def begin_anew(environ: Mapping[str, str]) -> None:
+    """Have what a new interpreter has. The frames of the supervisor remain, and with them its objects."""
+    atexit._clear()
+    gc.collect()  # others close their descriptors now, before these are other files
+    gc.freeze()
+    faulthandler.disable()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(environ)
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End as an interpreter does, but for its last step: that would write to, and so copy, all modules."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
 def modules() -> Iterator[str]:
     """Yield the modules of the services in the box, but for programs of their own."""
     for name in SERVICES:
@@ -129,24 +195,20 @@ def main() -> None:
     with contextlib.suppress(ImportError):  # first: the command takes what is there for the interpreter's
         importlib.import_module("uvloop")
     command = importlib.import_module("tamed.cli.main")
-    errors = importlib.import_module("tamed.errors")
+    importlib.import_module("tamed.control.head_start").HEAVY.clear()  # so a daemon is a fork as well
     more = modules() if sys.argv[2] == "services" else TWISTED if sys.argv[2] == "twisted" else ()
     for name in (*LOADED, *more):
         importlib.import_module(name)
+    os.execve = execute  # type: ignore[assignment]
     gc.freeze()  # or the first collection of each fork would copy all of it
     try:
         words = serve(socket.socket(fileno=int(sys.argv[1])))
     except KeyboardInterrupt:  # the run of the tests is interrupted, which they say themselves
         return
-    pid = os.getpid()
     try:
         command.main(words)
     except SystemExit as end:
-        # The end of an interpreter writes to, and so copies, all that was loaded. What runs an application,
-        # here or in a further fork, has to end like that.
-        if os.getpid() != pid or words[0] in RUNNING:
-            raise
-        os._exit(errors.exit_code(end))
+        end_at_once(exit_code(end))
 
 
 main()

@@ -44,6 +44,7 @@ def test_the_program_of_the_supervisor_loads_the_standard_library_only() -> None
 
 def test_a_supervisor_that_runs_has_no_library_of_the_applications(tamed: Tamed) -> None:
     """Its memory map has no such library, also long after the start; its worker's has uvloop or ssl."""
+    tamed.may_fork = False
     daemon = tamed.start_poetry()
     (worker,) = daemon.workers()
     assert not _extensions(daemon.pid) & {"_asyncio", "_ssl", "uvloop"}

@@ -33,7 +33,9 @@ def reading(tamed: Tamed) -> Iterator[Command]:
     """A command to start a daemon, which never ends to read the options."""
     tamed.write("slow.py", SLOW)
     os.mkfifo(tamed.folder / "gate")
-    with tamed.popen("start", "--workers", "2", "slow", env={"TAMED_PLUGIN_PATH": str(tamed.folder)}) as command:
+    with tamed.popen(
+        "start", "--workers", "2", "slow", env={"TAMED_PLUGIN_PATH": str(tamed.folder)}
+    ) as command:
         wait_for("the reader", lambda: readers(tamed))
         yield command
 

@@ -82,7 +82,7 @@ def test_a_start_that_fails(tamed: Tamed, what: str) -> None:
         done = tamed(*words, "bad.tac")
     assert done.status == status, done
     if message:  # the last line, but for what the other worker says while it stops
-        end = r"(.* output\[\d+\]: .*\n)*" if how == "workers" else ""
+        end = r"(.* \[\d\] .*\n)*" if how == "workers" else ""
         assert re.search(f"{message}.*\n{end}$", done.err), done
     assert not (tamed.folder / "bad.pid").exists()
     assert tamed.left() == {}

@@ -156,6 +156,7 @@ def _assert_like(fresh: dict[str, Any], same: dict[str, Any]) -> None:
 
 def test_a_template_begins_before_its_supervisor_and_ends_with_it(tamed: Tamed) -> None:
     """It has one thread, its own descriptors and no event loop; it is there before the pid file is taken."""
+    tamed.may_fork = False
     daemon = tamed.start_poetry("--workers", "2", "--max-files", "512")
     (template,) = templates(tamed)
     assert len(live.threads(template)) == 1
@@ -341,6 +342,7 @@ def test_what_comes_in_the_middle_of_a_fork_leaves_nothing_of_it(tamed: Tamed) -
 
 def test_repeated_crashes_get_another_layout_of_memory(tamed: Tamed) -> None:
     """The third worker that crashes ends the template."""
+    tamed.may_fork = False
     daemon = tamed.start_poetry("--workers", "2")
     before = templates(tamed)
     for _ in range(3):

@@ -27,7 +27,16 @@ from weakref import WeakSet
 
 from tamed.errors import SystemRefused
 
-__all__ = ["Owned", "default_signals", "fork_own", "guard_forks", "own", "require_single_thread", "threads"]
+__all__ = [
+    "Owned",
+    "default_signals",
+    "fork_own",
+    "guard_forks",
+    "own",
+    "own_nothing",
+    "require_single_thread",
+    "threads",
+]
 
 _TASKS = Path("/proc/self/task")
 _ENDING = 2.0  # seconds that a thread may take to end
@@ -63,6 +72,11 @@ def fork_own() -> int:
         _guard.is_own_fork = False
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pid
+
+
+def own_nothing() -> None:
+    """Forget what the parent has registered, as this process has closed its descriptors."""
+    _guard.owned.clear()
 
 
 def default_signals(*, ignored: bool = False) -> None:

@@ -38,11 +38,11 @@ from tamed.unix.detach import Launch, Report, Reporter, fork_daemon, settle
 from tamed.unix.privileges import forbid_tracing
 from tamed.unix.rundir import Instance
 
-__all__ = ["HeadStart", "begin"]
+__all__ = ["HEAVY", "HeadStart", "begin"]
 
 _HELP: Final = {"-h", "--help"}
-_HEAVY: Final = {"asyncio", "logging", "tamed.config", "tamed.plugins"}
-"""What a supervisor must not have in its memory: it is executed anew if the command had it from its start."""
+HEAVY: Final = {"asyncio", "logging", "tamed.config", "tamed.plugins"}
+"""Modules that a supervisor must not have loaded: it is executed anew if the command had, from its start."""
 
 
 class HeadStart:
@@ -184,7 +184,7 @@ def _supervise(plans: socket.socket, reporter: Reporter, reader: int) -> NoRetur
     if (
         not words
         or becomes_another(Identity.named(plan.user, plan.group))
-        or not _HEAVY.isdisjoint(sys.modules)
+        or not HEAVY.isdisjoint(sys.modules)
     ):
         from tamed.control.first_template import become_supervisor
 

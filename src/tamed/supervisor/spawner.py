@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple, NoReturn, Self
 
 from tamed._os.descriptors import close_all, place_descriptors
-from tamed._os.fork import default_signals
+from tamed._os.fork import default_signals, own_nothing
 from tamed._os.identity import Identity
 from tamed._os.limits import limit_open_files
 from tamed.ipc.channel import CHANNEL, RECORDS
@@ -190,6 +190,7 @@ def become_child(descriptors: Mapping[int, int], directory: int) -> None:
     os.fchdir(directory)
     place_descriptors({0: os.open(os.devnull, os.O_RDONLY), **descriptors})
     close_all(descriptors)
+    own_nothing()
 
 
 class ChildPipes:
