@@ -72,6 +72,35 @@ def test_no_daemon_comes_up_for_a_command_that_was_killed(tamed: Tamed, reading:
     assert not (tamed.logs / "slow.log").exists()
 
 
+KILLED_AT_ONCE = """
+import os, signal, sys
+
+fork = os.fork
+
+def fork_and_be_killed():
+    os.fork, command = fork, os.getpid()
+    if fork():
+        os.kill(command, signal.SIGKILL)
+    while os.getppid() == command:
+        pass
+    return 0
+
+os.fork = fork_and_be_killed
+from tamed.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_a_command_may_be_killed_before_its_daemon_begins(tamed: Tamed) -> None:
+    """Then the daemon ends, and prints nothing."""
+    command = [sys.executable, tamed.write("command", KILLED_AT_ONCE), "start", "fastpoetry", "--port", "0"]
+    done = subprocess.run(
+        command, env=tamed.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
+    wait_for("the end of all", lambda: not tamed.processes())
+
+
 def test_the_death_of_the_reader_is_reported(tamed: Tamed, reading: Command) -> None:
     """It has printed nothing then, so the command says what has happened."""
     (reader,) = readers(tamed)

@@ -175,8 +175,11 @@ def _supervise(plans: socket.socket, reporter: Reporter, reader: int) -> NoRetur
         sys.exit(status)
     os.environ.clear()
     os.environ.update(header["environ"])
-    plan = Plan.from_text(text)._replace(report=reporter.fileno())
+    plan = Plan.from_text(text)
     reporter.planned(header["timeout"], plan.control)
+    if reporter.fileno() < 0:  # the command was killed meanwhile
+        sys.exit(ExitStatus.SOFTWARE)
+    plan = plan._replace(report=reporter.fileno())
     settle(reporter, keep=header["keep"], umask=plan.umask, directory=Path(plan.directory))
     be_subreaper(True)
     first = FirstTemplate(header["template"], *descriptors) if descriptors else None
@@ -198,6 +201,8 @@ def _supervise(plans: socket.socket, reporter: Reporter, reader: int) -> NoRetur
 
 def _is_awaited(plans: socket.socket, reporter: Reporter) -> bool:
     """Wait for the plan, and return True, or for the end of the command, and return False."""
+    if reporter.fileno() < 0:
+        return False
     poll = select.poll()
     poll.register(plans, select.POLLIN)
     poll.register(reporter.fileno(), 0)  # which reports that the other end was closed (poll(2))
