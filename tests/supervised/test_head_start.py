@@ -93,7 +93,8 @@ sys.exit(main())
 
 def test_a_command_may_be_killed_before_its_daemon_begins(tamed: Tamed) -> None:
     """Then the daemon ends, and prints nothing."""
-    command = [sys.executable, tamed.write("command", KILLED_AT_ONCE), "start", "fastpoetry", "--port", "0"]
+    program = str(tamed.write("command", KILLED_AT_ONCE))
+    command = [sys.executable, program, "start", "fastpoetry", "--port", "0"]
     done = subprocess.run(
         command, env=tamed.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
