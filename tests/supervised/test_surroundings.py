@@ -213,3 +213,29 @@ def test_the_development_mode_of_python_finds_nothing_in_a_life(tamed: Tamed) ->
     log = (tamed.logs / "fastpoetry.log").read_text()
     assert "ResourceWarning" not in log, log
     assert "Traceback" not in log, log
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        ((), 0, r"Usage: tamed [OPTIONS] [COMMAND] \u2026"),
+        (("check", "verse.toml"), 0, r"v\xe9rs            Application"),
+        (
+            ("start", "verse.toml"),
+            78,
+            r"the encoding of file names, ascii, has no '\xe9'; use a locale with UTF-8",
+        ),
+    ],
+    ids=["help", "check", "start"],
+)
+def test_a_locale_without_utf_8_is_enough(
+    tamed: Tamed, words: tuple[str, ...], status: int, text: str
+) -> None:
+    """What it cannot show is escaped, and a name that no file can have is an error of one line."""
+    tamed.write("verse.toml", 'name = "v\\u00e9rs"\n[services.a]\nplugin = "fastpoetry"\n')
+    env = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    with tamed.popen(*(words or ["--help"]), env=env) as command:
+        out, err = command.communicate(timeout=PATIENCE)
+    assert command.returncode == status, err
+    assert text in (err if status else out)
+    assert err.count("\n") == bool(status)

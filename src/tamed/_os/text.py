@@ -123,7 +123,12 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 
 def why_no_name(name: str) -> str:
     """Return why this is not a valid name of an instance and its folder; empty if it is valid."""
-    if not name or len(os.fsencode(name)) > _LONGEST_NAME:
+    try:
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError as error:
+        bad = name[error.start]
+        return f"the encoding of file names, {error.encoding}, has no {bad!r}; use a locale with UTF-8"
+    if not 0 < length <= _LONGEST_NAME:
         return f"a name must have 1 to {_LONGEST_NAME} bytes"
     if not name[0].isalnum() and name[0] != "_":
         return "a name must begin with a letter, a digit or _"
