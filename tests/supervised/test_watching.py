@@ -1,12 +1,13 @@
 """Reloading at each change of a file, for development."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from tamed.testing.process import TamedProcess
-from tests.supervised.daemon import Tamed, read_poem, wait_for
+from tests.supervised.daemon import Tamed, command_of, read_poem, wait_for
 
 APPLICATION = """
 from tamed import Application, StreamServer
@@ -79,6 +80,25 @@ def test_a_file_that_is_gone_for_a_while_is_watched_on(tamed: Tamed, name: str) 
         process.expect("reload failed, generation 1 continues")
         Path(f"{path}~").rename(path)
         process.expect("was reloaded")
+        process.signal(signal.SIGINT)
+        assert process.wait() == 0
+    wait_for("the end of all", lambda: tamed.left() == {})
+
+
+def test_a_reload_replaces_a_watcher_that_has_died(tamed: Tamed) -> None:
+    """For example the kernel has killed it; until then changes have no effect."""
+    with _start(tamed, "fastpoetry", "--port", "0", "--poem", tamed.poem) as process:
+        process.expect("is ready")
+        watcher = wait_for(
+            "the watcher",
+            lambda: [pid for pid in tamed.processes() if "supervisor.watcher" in command_of(pid)],
+        )
+        os.kill(watcher[0], signal.SIGKILL)
+        process.expect("files are not watched until the next reload: the watcher ended with -9")
+        process.signal(signal.SIGHUP)
+        process.expect("was reloaded: generation 2")
+        tamed.poem.write_bytes(b"another poem")
+        process.expect("was reloaded: generation 3")
         process.signal(signal.SIGINT)
         assert process.wait() == 0
     wait_for("the end of all", lambda: tamed.left() == {})

@@ -39,10 +39,16 @@ class Watching:
     def add(self, files: dict[str, int]) -> None:
         """Watch these files, too; each with its modification time when it was read.
 
-        A report that exceeds the limit is ignored: no application reads so many files.
+        A watcher that has died is replaced. A report that exceeds the limit is ignored: no application reads
+        so many files.
         """
         is_too_much = len(self._seen) + len(files) > _MOST
-        if not files.keys() <= self._seen.keys() and not self._is_over and not is_too_much:
+        if not files or self._is_over or is_too_much:
+            return
+        if self._helper is None:
+            self._seen = self._seen | files  # what has changed meanwhile has just been read
+            self._send()
+        elif not files.keys() <= self._seen.keys():
             self._seen = files | self._seen
             self._send()
 
@@ -78,7 +84,8 @@ class Watching:
             case _:
                 self._helper = None
                 self._platform.log(
-                    "ERROR", f"files are not watched any more: the watcher ended with {helper.code}"
+                    "ERROR",
+                    f"files are not watched until the next reload: the watcher ended with {helper.code}",
                 )
 
 
