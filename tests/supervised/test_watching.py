@@ -85,6 +85,24 @@ def test_a_file_that_is_gone_for_a_while_is_watched_on(tamed: Tamed, name: str) 
     wait_for("the end of all", lambda: tamed.left() == {})
 
 
+def test_a_reload_may_end_and_begin_it(tamed: Tamed) -> None:
+    """The watcher obeys the setting of the files that were read last."""
+    text = '[services.ode]\nplugin = "fastpoetry"\nport = 0\n[daemon]\nworkers = 1\nreload = {}\n'
+
+    def watchers() -> list[int]:
+        return [pid for pid in tamed.processes() if "supervisor.watcher" in command_of(pid)]
+
+    daemon = tamed.start(tamed.write("verse.toml", text.format("true")))
+    wait_for("the watcher", watchers)
+    tamed.write("verse.toml", text.format("false"))
+    daemon.expect_log("was reloaded: generation 2")
+    wait_for("the end of the watcher", lambda: not watchers())
+    tamed.write("verse.toml", text.format("true"))
+    assert tamed("reload").status == 0
+    wait_for("the watcher", watchers)
+    daemon.stop()
+
+
 def test_a_reload_replaces_a_watcher_that_has_died(tamed: Tamed) -> None:
     """For example the kernel has killed it; until then changes have no effect."""
     with _start(tamed, "fastpoetry", "--port", "0", "--poem", tamed.poem) as process:

@@ -243,6 +243,8 @@ class Supervisor(WorkerEvents):
                 self.stop(status, why=lines[-1].removeprefix("tamed: "))
                 return
             self._has_started = True
+        if not self.generation.plan.reload:  # any more: its workers report no files
+            self._watching.pause()
         self.roles.look()
         self._tend_templates()
         self.operations.finish(outcome)

@@ -52,11 +52,17 @@ class Watching:
             self._seen = files | self._seen
             self._send()
 
+    def pause(self) -> None:
+        """Stop watching until files are added again."""
+        self._seen = {}
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            self._helpers.kill(helper)
+
     def end(self) -> None:
-        """Stop watching."""
+        """Stop watching for good."""
         self._is_over = True
-        if self._helper is not None:
-            self._helpers.kill(self._helper)
+        self.pause()
 
     def export(self) -> dict[str, int]:
         """Return the files and their modification times, as data."""
