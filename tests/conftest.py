@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ _NOT_MEASURED = [
     )
 ]
 
+# Most of these tests have real processes, and wait for them.
+_WAITING = [
+    _HERE / part for part in ("chaos", "docs", "examples", "process", "security", "supervised", "twisted")
+]
+
 
 def _is_in(item: pytest.Item, parts: list[Path]) -> bool:
     return any(item.path.is_relative_to(part) for part in parts)
@@ -112,7 +118,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--beside-coverage", action="store_true", help="run the other tests")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose the tests for coverage, or the others, and give each process of the run its share."""
+    _choose(config, items)
+    _share_out(items, getattr(config, "workerinput", {}).get("workercount", 1))
+
+
+def _share_out(items: list[pytest.Item], count: int) -> None:
+    """Order tests so that each of the equal parts that the processes take has its share of long ones first.
+
+    Tests with real processes wait: if all were in one part, a processor would have nothing to do at the end.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(count)]
+    for file in sorted(files.values(), key=lambda file: (not _is_in(file[0], _WAITING), -len(file))):
+        min(shares, key=len).extend(file)
+    items[:] = chain.from_iterable(shares)
+
+
+def _choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes long and shows no further lines, or run that alone."""
     is_rest = config.getoption("--beside-coverage")
     if not (is_rest or config.getoption("--for-coverage")):
