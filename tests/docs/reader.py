@@ -50,7 +50,7 @@ _FORKED = {
     *("check", "events", "export", "logs", "reload", "scale", "stacks", "start", "status", "stop"),
     *("upgrade", "why"),
 }
-_LOOKING = "tamed events"  # connections drain after a reload; a reader looks again
+_LOOKING = "tamed events"  # connections drain after a reload, or before it is done; a reader looks again
 _FOR_SHELLS = re.compile(r"[][$`\\|&;<>(){}?!~#\n]")
 
 
@@ -138,7 +138,8 @@ class Reader:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                self._end(self._life.enter_context(self._terminal(command)), output)
+                with self._terminal(command) as terminal:
+                    self._end(terminal, output, is_ordered=not command.startswith(_LOOKING))
             except AssertionError:
                 if not command.startswith(_LOOKING) or time.monotonic() > deadline:
                     raise
@@ -154,7 +155,7 @@ class Reader:
         else:
             _expect(self._running, shown)
 
-    def _end(self, terminal: Terminal, shown: str) -> None:
+    def _end(self, terminal: Terminal, shown: str, *, is_ordered: bool = True) -> None:
         before, is_interrupted, after = shown.rpartition("^C\n")
         if is_interrupted:
             _expect(terminal, before)
@@ -162,10 +163,12 @@ class Reader:
         status = terminal.expect_end()
         if isinstance(terminal, ForkedCommand):  # a shell notes it itself
             (self._notes / "status").write_text(str(status))
+        seen = _UNSEEN.sub("", terminal.seen)
+        if not is_ordered:
+            after, seen = (_by_kind(text) for text in (after, seen))
         pattern = pattern_of(after)
         if is_interrupted:
             pattern = (_ANY_LINES if before.endswith("...\n") else "") + r"\^C\n?" + pattern
-        seen = _UNSEEN.sub("", terminal.seen)
         assert re.fullmatch(pattern, seen), _difference(after, seen)
 
     def _terminal(self, command: str) -> Terminal:
@@ -179,6 +182,13 @@ class Reader:
         folder, status = ((self._notes / name).read_text() for name in ("folder", "status"))
         keep = f'echo -n $? > "{self._notes}/status"; echo -n "$PWD" > "{self._notes}/folder"'
         return f"cd '{folder}'; trap '{keep}' EXIT; (exit {status}); {command}\n"
+
+
+def _by_kind(events: str) -> str:
+    """Order events by what comes after their time."""
+    return "".join(
+        sorted(events.splitlines(keepends=True), key=lambda line: line[len("2026-11-28 21:44:07") :])
+    )
 
 
 def _expect(terminal: Terminal, shown: str) -> None:

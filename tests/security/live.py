@@ -69,12 +69,16 @@ def terminal(pid: int) -> int:
 
 
 def words(pid: int) -> list[str]:
-    """Return the words of its command."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
+    """Return the words of its command; one empty word for a zombie, or when it is gone."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        command = b""
+    return command.rstrip(b"\0").decode().split("\0")
 
 
 def role(pid: int) -> str:
-    """Return the module of ours that it runs, without its package; or the program; nothing for a zombie.
+    """Return the module of ours that it runs, without its package; or the program; nothing when it has ended.
 
     A template runs the module of the workers that it forks.
     """
