@@ -275,6 +275,28 @@ def test_a_reload_takes_what_the_files_say(tamed: Tamed) -> None:
     assert not any(path.exists() for path in paths)
 
 
+def test_a_start_timeout_holds_for_the_generation_that_is_read_with_it(tamed: Tamed) -> None:
+    """One that is too short fails that reload, and neither the next one, nor an upgrade."""
+    listen = f'"unix:{tamed.folder}/socket"'
+
+    def write(timeout: str) -> Path:
+        more = f'[daemon]\nstart-timeout = "{timeout}"\n'
+        return tamed.write("verse.toml", DEPLOYMENT.format(listen=listen) + more)
+
+    daemon = tamed.start(write("5m"))
+    workers = daemon.workers()
+    for command in ("reload", "reload", "upgrade"):
+        write("1ms")
+        done = tamed(command)
+        assert (done.status, done.out) == (70, "")
+        assert done.err.startswith("tamed: it was not ready after 0.001 s: ")
+        assert daemon.workers() == workers
+    write("4m")
+    reload(daemon)
+    assert daemon.workers() != workers
+    daemon.stop()
+
+
 def _hear_out(sock: socket.socket, path: Path) -> bytes:
     sock.settimeout(PATIENCE)
     sock.connect(str(path))

@@ -11,6 +11,8 @@ from tamed.log.plan import LogPlan
 
 __all__ = ["Plan"]
 
+_LEAST = 15.0  # seconds for a helper process to do its work
+
 
 class Plan(NamedTuple):
     """The complete input of the supervisor.
@@ -83,6 +85,14 @@ class Plan(NamedTuple):
     def without_secrets(self) -> "Plan":
         """The plan in the form that may be stored: a restart reads the files and prompts again."""
         return self._replace(reading=None, answers={})
+
+    @property
+    def helper_timeout(self) -> float:
+        """The longest time for a helper process, in seconds.
+
+        Never short: the helper reads the files in which a ``start_timeout`` that is too short was mended.
+        """
+        return max(self.start_timeout, _LEAST)
 
     @property
     def heartbeat_interval(self) -> float:

@@ -180,6 +180,7 @@ class Rollout:
         self._replaced = replaced
         self._done = done
         self._deadline = NO_TIMER
+        self._allowed = 0.0  # seconds until that deadline
         self._planner: HelperProcess | None = None
         self._history = _History(platform.reactor)
         self._notes: list[str] = []  # warnings for those who asked for the reload
@@ -199,7 +200,6 @@ class Rollout:
     def start(self) -> None:
         """Start the first generation."""
         self._history = _History(self._reactor)
-        self._set_deadline()
         self._bring_up(self.serving)
 
     def reload(self, asked: str = "") -> None:
@@ -210,7 +210,7 @@ class Rollout:
         self._enter(Stage.READING)
         self._platform.log("INFO", "reloading")
         self._platform.notifier.reloading("reloading")
-        self._set_deadline()
+        self._set_deadline(plan.helper_timeout)
         try:
             self._planner = self._start_planner(plan)
         except OSError as error:
@@ -224,9 +224,9 @@ class Rollout:
         order, templates, serving = {"plan": plan.to_text()}, self._pool.templates, self.serving
         if templates.can_read(serving):
             return self._helpers.fork(
-                templates, serving, _PLANNER, order, self._read, timeout=plan.start_timeout
+                templates, serving, _PLANNER, order, self._read, timeout=plan.helper_timeout
             )
-        planner = self._helpers.send(_PLANNER, order, self._read, timeout=plan.start_timeout)
+        planner = self._helpers.send(_PLANNER, order, self._read, timeout=plan.helper_timeout)
         if not plan.preload:  # otherwise each generation has its own
             templates.keep(serving)
         return planner
@@ -268,6 +268,7 @@ class Rollout:
 
     def _bring_up(self, generation: Generation) -> None:
         self._enter(Stage.LOADING)
+        self._set_deadline(generation.plan.start_timeout)
         self.coming = generation
         self._last_number = generation.number
         self.advance()
@@ -353,12 +354,12 @@ class Rollout:
         self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
 
     def _time_out(self) -> None:
-        plan = self.serving.plan
+        name = self.serving.plan.name
         workers = [] if self.coming is None else self._pool.of(self.coming)
         late = [f"{each.who} is {each.state.value}" for each in workers if each.is_coming and each.pid]
-        what = plan.name if self._predecessor is None else "it"
+        what = name if self._predecessor is None else "it"
         waits = ", ".join(late) or self._awaited
-        why = f"{what} was not ready after {plan.start_timeout:g} s: {waits}"
+        why = f"{what} was not ready after {self._allowed:g} s: {waits}"
         self._fail([f"tamed: {why}"], ExitStatus.SOFTWARE)
 
     @property
@@ -440,8 +441,11 @@ class Rollout:
         if generation not in (self.serving, self.coming) and not self._pool.of(generation):
             self._sockets.release(generation.number)
 
-    def _set_deadline(self) -> None:
-        self._deadline = self._reactor.later(self.serving.plan.start_timeout, self._time_out)
+    def _set_deadline(self, seconds: float) -> None:
+        """Set the deadline of the reading, or of a generation: each is measured by its own plan."""
+        self._deadline.cancel()
+        self._allowed = seconds
+        self._deadline = self._reactor.later(seconds, self._time_out)
 
     # Upgrades: the handoff to the next program.
 

@@ -64,7 +64,7 @@ class Upgrader:
         try:
             order = {"state": HandoffState().data | self._export(int)}
             self._helpers.send(
-                _TRIAL, order, lambda helper: self._trial_ended(plan, helper), timeout=plan.start_timeout
+                _TRIAL, order, lambda helper: self._trial_ended(plan, helper), timeout=plan.helper_timeout
             )
         except TamedError as error:
             self._fail([f"tamed: {error}"], status_of(error))
@@ -83,7 +83,7 @@ class Upgrader:
                     self._fail(*read_fault(answer))
                 case _:
                     why = (
-                        f"did not start within {plan.start_timeout:g} s and was killed"
+                        f"did not start within {plan.helper_timeout:g} s and was killed"
                         if helper.timed_out
                         else f"does not start (exit code {helper.code})"
                     )
