@@ -297,6 +297,35 @@ def test_a_start_timeout_holds_for_the_generation_that_is_read_with_it(tamed: Ta
     daemon.stop()
 
 
+@pytest.mark.parametrize(
+    ("more", "status", "why"),
+    [
+        (
+            'env-file = "gone"',
+            66,
+            "cannot read the environment file {folder}/gone: No such file or directory",
+        ),
+        ('env-file = "wrong"', 78, "{folder}/wrong:1: expected KEY=VALUE"),
+        ('user = "no such user"', 78, "user no such user: the system has no such user"),
+    ],
+)
+def test_a_reload_refuses_what_a_restart_would_refuse(tamed: Tamed, more: str, status: int, why: str) -> None:
+    """It fails as the restart does, with one line, and the daemon goes on."""
+    text = f'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nlisten = ["unix:{tamed.folder}/socket"]\n'
+    daemon = tamed.start(tamed.write("verse.toml", text))
+    workers = daemon.workers()
+    tamed.write("wrong", "no variable\n")
+    tamed.write("verse.toml", f"{text}[daemon]\n{more}\n")
+    done = tamed("reload")
+    assert (done.status, done.out, done.err.count("\n")) == (status, "", 1)
+    assert why.format(folder=tamed.folder) in done.err
+    assert tamed("restart", "verse") == done
+    assert daemon.workers() == workers
+    tamed.write("verse.toml", text)
+    reload(daemon)
+    daemon.stop()
+
+
 def _hear_out(sock: socket.socket, path: Path) -> bytes:
     sock.settimeout(PATIENCE)
     sock.connect(str(path))

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tamed._os.limits import allowed_memory
-from tamed.config.identity import kept_capabilities
+from tamed.config.deployment import read_env_file
+from tamed.config.identity import identity_of, kept_capabilities
 from tamed.config.job import Job, Reading
 from tamed.config.log_plan import log_in_foreground_again, log_of_daemon
 from tamed.config.settings import Daemon, Umask
-from tamed.errors import ConfigurationError, from_os_error
+from tamed.errors import ConfigurationError, PermissionRefused, from_os_error
 from tamed.ipc.channel import Channel, answer_order
 from tamed.ipc.message import Message, read_text
 from tamed.net.endpoint import Endpoint
@@ -191,11 +192,23 @@ def _next_plan(order: Message) -> Message:
     """Return the plan that follows one, and a note for each change that needs a restart."""
     plan = Plan.from_text(read_text(order, "plan"))
     reading = Reading.of(job_again(plan))
+    _require_restartable(reading.settings.daemon, plan)
     wanted = plan_again(plan, reading)
     changed = [option for name, option in _FIXED.items() if getattr(plan, name) != getattr(wanted, name)]
     following = plan_again(plan, _with_fixed(reading, plan)) if changed else wanted
     notes = [f"{option} has changed and needs a restart" for option in changed]
     return {"plan": following.to_text(), "notes": notes, "changed": _changes(plan, reading)}
+
+
+def _require_restartable(daemon: Daemon, plan: Plan) -> None:
+    """Raise as the next start would, for what only a start uses and this process can see."""
+    identity_of(daemon)
+    try:
+        if daemon.env_file is not None:
+            read_env_file(daemon.env_file)
+    except PermissionRefused:
+        if not (plan.user or plan.group):  # the daemon has become another user: only root may read the file
+            raise
 
 
 def _changes(plan: Plan, after: Reading) -> list[str]:
