@@ -4,16 +4,20 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import trustme
 
 from bench.load import Load
+from tamed.config.settings import Daemon as Settings
 from tests.patience import PATIENCE, ROUNDS
 from tests.supervised.daemon import (
     POEM,
@@ -323,6 +327,87 @@ def test_a_reload_refuses_what_a_restart_would_refuse(tamed: Tamed, more: str, s
     assert daemon.workers() == workers
     tamed.write("verse.toml", text)
     reload(daemon)
+    daemon.stop()
+
+
+FIXED = {
+    "user": '"root"',
+    "group": '"root"',
+    "keep-capability": '["CAP_NET_BIND_SERVICE"]',
+    "prepare-as-root": "true",
+    "umask": '"0077"',
+    "max-files": "100",
+    "pid-file": '"second.pid"',
+    "ops": '"unix:ops"',
+    "ops-agent": '"unix:agent"',
+    "ops-host": '["verse"]',
+    "env-file": '"env"',
+    "trust-writable": "true",
+}
+"""The options of the daemon that need a restart, each with another value than the default."""
+
+MOVED = {"name": '"poem"', "rundir": '"elsewhere"'}
+"""Those that need a stop and a start, since by them the commands find the instance."""
+
+RELOADED = {
+    "service": '["a"]',
+    "workers": "2",
+    "yes": "true",
+    "watchdog": '"20s"',
+    "preload": "true",
+    "reload": "true",
+    "max-connections-per-worker": "1000000",
+    "max-worker-age": '"1d"',
+    "max-worker-memory": '"1 GB"',
+    "cluster": '"etcd://127.0.0.1:1"',
+    "cluster-lease": '"20s"',
+    "loop": '"asyncio"',
+    "directory": '"."',
+    "start-timeout": '"4m"',
+    "drain-timeout": '"20s"',
+    "stop-timeout": '"40s"',
+    "stop-delay": '"1ms"',
+}
+"""Those that a new generation uses."""
+
+
+def test_each_option_takes_effect_at_a_reload_or_is_a_warning(tamed: Tamed) -> None:
+    """The warnings are repeated by each reload, until the options are as they were."""
+    text = f'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nlisten = ["unix:{tamed.folder}/socket"]\n'
+    tamed.write("env", "A=1\n")
+
+    def write(options: dict[str, str]) -> Path:
+        lines = (f"{name} = {value}\n" for name, value in options.items())
+        return tamed.write("verse.toml", f"{text}[daemon]\n{''.join(lines)}")
+
+    first = {"rundir": f'"{tamed.rundir}"', "name": '"verse"'}
+    environ = {name: value for name, value in tamed.environment().items() if name != "TAMED_RUNDIR"}
+    start = [sys.executable, "-m", "tamed", "start", str(write(first))]
+    subprocess.run(start, env=environ, capture_output=True, timeout=PATIENCE, check=True)
+    daemon = Daemon(tamed, "verse", int((tamed.rundir / "verse" / "verse.pid").read_text()), [])
+    names = {field.name.replace("_", "-") for field in fields(Settings)}
+    assert {*FIXED, *MOVED, *RELOADED, "chroot"} == names  # the last one is refused with workers
+    warnings = {f"warning: {name} has changed and needs a restart" for name in FIXED}
+    warnings |= {f"warning: {name} has changed and needs a stop and a start" for name in MOVED}
+    for _ in range(2):
+        write({**FIXED, **MOVED, **RELOADED})
+        assert {*reload(daemon).out.splitlines()[1:]} == warnings
+    write(first | RELOADED)
+    assert reload(daemon).out.count("\n") == 1
+    write({"chroot": '"/"'})
+    assert tamed("reload").status == 78
+    write(first)
+    assert reload(daemon).out.count("\n") == 1
+    daemon.stop()
+
+
+def test_trust_that_is_taken_back_takes_a_restart(tamed: Tamed) -> None:
+    """The start has put it into the environment, which overrides the file."""
+    text = f'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nlisten = ["unix:{tamed.folder}/socket"]\n'
+    daemon = tamed.start(tamed.write("verse.toml", f"{text}[daemon]\ntrust-writable = true\n"))
+    assert reload(daemon).out.count("\n") == 1
+    tamed.write("verse.toml", text)
+    assert reload(daemon).out.endswith("\nwarning: trust-writable has changed and needs a restart\n")
     daemon.stop()
 
 

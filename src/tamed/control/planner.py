@@ -18,7 +18,7 @@ from tamed.config.deployment import read_env_file
 from tamed.config.identity import identity_of, kept_capabilities
 from tamed.config.job import Job, Reading
 from tamed.config.log_plan import log_in_foreground_again, log_of_daemon
-from tamed.config.settings import Daemon, Umask
+from tamed.config.settings import Daemon, Name, Umask
 from tamed.errors import ConfigurationError, PermissionRefused, from_os_error
 from tamed.ipc.channel import Channel, answer_order
 from tamed.ipc.message import Message, read_text
@@ -32,6 +32,7 @@ _FIXED = {
     "user": "user",
     "group": "group",
     "keep_capabilities": "keep-capability",
+    "prepare_as_root": "prepare-as-root",
     "umask": "umask",
     "max_files": "max-files",
     "second_pid_file": "pid-file",
@@ -193,11 +194,50 @@ def _next_plan(order: Message) -> Message:
     plan = Plan.from_text(read_text(order, "plan"))
     reading = Reading.of(job_again(plan))
     _require_restartable(reading.settings.daemon, plan)
-    wanted = plan_again(plan, reading)
-    changed = [option for name, option in _FIXED.items() if getattr(plan, name) != getattr(wanted, name)]
-    following = plan_again(plan, _with_fixed(reading, plan)) if changed else wanted
-    notes = [f"{option} has changed and needs a restart" for option in changed]
-    return {"plan": following.to_text(), "notes": notes, "changed": _changes(plan, reading)}
+    before = reading if plan.reading is None else Reading.from_data(reading.job, plan.reading)
+    wanted, changed = plan_again(plan, reading), _changes(before, reading)
+    notes = [
+        f"{option} has changed and needs a restart"
+        for option in (*_fixed(plan, wanted), *_of_start(plan, before, reading, changed))
+    ]
+    notes += [
+        f"{option} has changed and needs a stop and a start" for option in _moved(plan, before, reading)
+    ]
+    following = plan_again(plan, _with_fixed(reading, plan, before.settings.daemon)) if notes else wanted
+    return {"plan": following.to_text(), "notes": notes, "changed": changed}
+
+
+# What has changed, and has no effect at a reload.
+
+
+def _fixed(plan: Plan, wanted: Plan) -> Iterator[str]:
+    """Yield the options of changed fields of the plan that the daemon cannot change."""
+    yield from (option for name, option in _FIXED.items() if getattr(plan, name) != getattr(wanted, name))
+
+
+def _of_start(plan: Plan, before: Reading, after: Reading, changed: Sequence[str]) -> Iterator[str]:
+    """Yield the changed options that only a start uses.
+
+    The start has put ``trust-writable`` into the environment, which overrides the file.
+    """
+    old, new = before.settings.daemon, after.settings.daemon
+    if _place(plan, old.env_file) != _place(plan, new.env_file):
+        yield "env-file"
+    is_untrusted = old.trust_writable and "daemon.trust-writable" in changed
+    if old.trust_writable != new.trust_writable or is_untrusted:
+        yield "trust-writable"
+
+
+def _moved(plan: Plan, before: Reading, after: Reading) -> Iterator[str]:
+    """Yield the changed options by which commands find the instance, which a restart keeps, too."""
+    if plan.name != after.name:
+        yield "name"
+    if _place(plan, before.settings.daemon.rundir) != _place(plan, after.settings.daemon.rundir):
+        yield "rundir"
+
+
+def _place(plan: Plan, path: Path | None) -> Path | None:
+    return None if path is None else Path(plan.folder, path)
 
 
 def _require_restartable(daemon: Daemon, plan: Plan) -> None:
@@ -211,11 +251,8 @@ def _require_restartable(daemon: Daemon, plan: Plan) -> None:
             raise
 
 
-def _changes(plan: Plan, after: Reading) -> list[str]:
+def _changes(before: Reading, after: Reading) -> list[str]:
     """Return the names of the settings that differ, without their values, which may be secret."""
-    if plan.reading is None:
-        return []
-    before = Reading.from_data(after.job, plan.reading)
     changed = [f"program {after.program}"] if before.program != after.program else []
     changed += sorted(_differing(before.settings.to_data(), after.settings.to_data()))
     old, new = (_table(each) for each in (before, after))
@@ -242,10 +279,15 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any], above: str =
             yield f"{above}{key}"
 
 
-def _with_fixed(reading: Reading, plan: Plan) -> Reading:
-    """Return a reading with the fixed fields of the current plan."""
+def _with_fixed(reading: Reading, plan: Plan, before: Daemon) -> Reading:
+    """Return a reading with the fixed fields of the current plan, and of the settings ``before``."""
     daemon = replace(
         reading.settings.daemon,
+        name=reading.settings.daemon.name if reading.name == plan.name else Name(plan.name),
+        rundir=before.rundir,
+        env_file=before.env_file,
+        trust_writable=before.trust_writable,
+        prepare_as_root=plan.prepare_as_root,
         user=plan.user,
         group=plan.group,
         keep_capability=list(plan.keep_capabilities),
