@@ -66,14 +66,24 @@ def test_a_plan_of_another_user_is_not_started(tamed: Tamed) -> None:
 
 
 def test_a_restart_that_fails_can_be_tried_again(tamed: Tamed) -> None:
-    """The reason is reported as by a start, and nothing is left but the plan."""
+    """The reason is reported as by a start, and that it is stopped now; nothing is left but the plan."""
     tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
     tamed.start("app.py")
     tamed.write("app.py", "raise KeyError('rhyme')\n")
     done = tamed("restart")
     assert (done.status, done.out) == (70, "")
     assert "app.py raised while it was loaded: KeyError: 'rhyme'" in done.err
+    now = "tamed: app is stopped now; remove the cause, then tamed restart app\n"
+    assert done.err.endswith(f"\n{now}")
     assert tamed.left() == {}
+    logs = tamed.logs.rename(tamed.folder / "other")
+    tamed.write("logs", "no folder")
+    done = tamed("restart", "app")
+    assert (done.status, done.out, done.err.count("\n")) == (73, "", 2)
+    assert done.err.endswith(f"\n{now}")
+    assert tamed.left() == {}
+    tamed.logs.unlink()
+    logs.rename(tamed.logs)
     tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
     assert tamed("restart", "app").status == 0
     assert tamed("stop").status == 0

@@ -29,7 +29,7 @@ from tamed.control.instances import (
     wait_until_found,
 )
 from tamed.control.planner import job_again, plan_again, plan_of
-from tamed.errors import Unavailable, from_os_error
+from tamed.errors import TamedError, Unavailable, from_os_error, status_of
 from tamed.net.endpoint import Endpoint, FdEndpoint
 from tamed.net.inherit import passed_to_this_process
 from tamed.supervisor.plan import Plan
@@ -173,6 +173,8 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     this process and the current files. Nothing is stopped if another user started the instance (see
     `kept_plan` for the errors), or if the files have an error. ``ask`` prompts for the secrets that the
     options refer to as ``prompt:``: the plan does not contain them.
+
+    If it has been stopped and does not start, the outcome says so, and the plan is kept.
     """
     wait_until_found(instance, time.monotonic() + SWEPT)
     pid = instance.holder()
@@ -180,11 +182,22 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     plan = plan_again(plan, Reading.entering(job_again(plan), ask))
     identity = Identity.named(plan.user, plan.group)
     if pid is not None:
-        stop_instance(instance, timeout=None, force=False, progress=progress)
-    RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
-    if plan.log.path == plan.default_log:
-        make_log_folder(Path(plan.default_log), owner_of(identity))
-    report = launch(plan._replace(plan_file=str(plan_path(instance))))
+        stop_instance(instance, timeout=None, force=False, progress=progress, keep_plan=True)
+    try:
+        report = _launch_again(plan, instance, owner_of(identity))
+    except TamedError as error:
+        instance.remove_if_empty()
+        report = Report(False, f"tamed: {error}", status_of(error), None)
     if not report.ready:
         save_plan(instance, plan.without_secrets.to_text())
+    if report.status and not instance.is_running:
+        now = f"tamed: {instance.name} is stopped now; remove the cause, then tamed restart {instance.name}"
+        report = report._replace(text=f"{report.text}\n{now}")
     return report
+
+
+def _launch_again(plan: Plan, instance: Instance, owner: tuple[int, int] | None) -> Report:
+    RunDirectory(instance.directory.parent).create(instance.name, owner)
+    if plan.log.path == plan.default_log:
+        make_log_folder(Path(plan.default_log), owner)
+    return launch(plan._replace(plan_file=str(plan_path(instance))))
