@@ -66,6 +66,21 @@ async def test_session_of_an_ended_process_ends(served: Serving) -> None:
         assert not await ended.renew("ended")
 
 
+async def test_a_connection_is_kept_if_its_attempt_is_cancelled_when_it_is_there(served: Serving) -> None:
+    """The next attempt has it; otherwise nobody would close it."""
+    async with engines(served.url, 1) as (hasty,), administrator(served) as connection:
+        before = asyncio.all_tasks()
+        attempt = asyncio.create_task(hasty.acquire("hasty", "hasty", LONG))
+        await asyncio.sleep(0)
+        (connecting,) = asyncio.all_tasks() - before - {attempt}
+        connecting.add_done_callback(lambda _: attempt.cancel())
+        await asyncio.wait([attempt])
+        assert attempt.cancelled()
+        assert (await hasty.acquire("hasty", "hasty", LONG)).token is not None
+        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tamed'"
+        assert await connection.fetchval(count) == 1
+
+
 async def test_clock_of_the_server_ends_no_living_session(served: Serving) -> None:
     """A step of the server's clock does not end the role of a living session."""
     async with engines(served.url, 2) as (holder, other):

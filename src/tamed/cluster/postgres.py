@@ -188,11 +188,9 @@ class PostgresEngine(Engine):
         task = self._connecting.get(role)
         if task is None:
             task = self._connecting[role] = asyncio.create_task(self._connect(role))
-        try:
-            return await asyncio.shield(task)
-        finally:
-            if task.done():
-                del self._connecting[role]
+        await asyncio.wait([task])  # here it may be cancelled, also when the task has just ended
+        self._connecting.pop(role, None)
+        return task.result()
 
     async def _connect(self, role: str) -> _Session:
         hosts = ",".join(self._url.places(_PORT))
