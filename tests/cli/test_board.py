@@ -108,5 +108,5 @@ def test_what_is_wrong_is_said() -> None:
     assert [text for _, text in lines[1:]] == [
         "  the check of db fails: no\\nanswer",
         "  last error, at now: worker 8 failed",
-        "prose: prose is not running",
+        "prose is not running",
     ]

@@ -118,7 +118,7 @@ def test_top_shows_a_daemon_as_it_changes(tamed: Tamed, terminal: Terminal) -> N
 
 
 def test_top_of_a_name_says_that_the_daemon_is_gone(tamed: Tamed, terminal: Terminal) -> None:
-    """The command continues, since the daemon may come back.
+    """The command continues, since the daemon may come back, and says how it has ended, as the status does.
 
     Without the daemon at the start, or without the extra, it is one line with the remedy.
     """
@@ -137,9 +137,20 @@ def test_top_of_a_name_says_that_the_daemon_is_gone(tamed: Tamed, terminal: Term
     terminal.run("top", "verse")
     terminal.wait_for("1 of 1 workers ready")
     daemon.signal(signal.SIGKILL)
-    terminal.wait_for("verse is not running")
+    how = "verse has failed: it was killed, or the system crashed: it left its pid file behind"
+    terminal.wait_for(how)
     terminal.press("q")
     terminal.wait_for("it ended with 0")
+    terminal.close()
+    terminal.run("top", "verse")
+    assert f"tamed: {how}; its log is {daemon.log_file}" in terminal.wait_for("it ended with 69")
+    terminal.close()
+    other = tamed.start("--name", "ode", "verse.py")
+    terminal.run("top")
+    assert how in terminal.wait_for("1 of 1 workers ready")
+    terminal.press("q")
+    terminal.wait_for("it ended with 0")
+    assert tamed("stop", other.name).status == 0
 
 
 def test_top_needs_a_terminal(tamed: Tamed) -> None:

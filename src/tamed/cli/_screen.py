@@ -18,7 +18,7 @@ from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 from prompt_toolkit.output.color_depth import ColorDepth
 
 from tamed._os.text import counted, shown
-from tamed.cli._text import cell, colours, shown_lines, size, table, uptime
+from tamed.cli._text import cell, colours, one_line, shown_lines, size, table, uptime
 from tamed.cli.status import failed_reload
 from tamed.errors import TamedError
 
@@ -124,7 +124,8 @@ class Board:
         for status in self._found:
             name = cell(status["name"])
             if "workers" not in status:
-                yield "unknown", shown(f"{name}: {cell(status['error'])}")
+                why = one_line(status["error"])
+                yield "unknown", shown(why if why.startswith(f"{name} ") else f"{name}: {why}")
                 continue
             yield status["state"], shown(_summary(status))
             yield from (("warning", f"  {shown(cell(why))}") for why in _wrong(status))

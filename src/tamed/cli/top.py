@@ -5,11 +5,11 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
-from tamed.cli.instances import directory_of
-from tamed.cli.status import stack_lines
+from tamed.cli.instances import directory_of, ending
+from tamed.cli.status import last_state, stack_lines
 from tamed.control.instances import find_instance, reload_instance, stacks_of_instance, status_of_instance
-from tamed.control.records import log_of_instance
-from tamed.errors import ConfigurationError, TamedError, UsageError
+from tamed.control.records import last_states, log_of_instance
+from tamed.errors import ConfigurationError, TamedError, Unavailable, UsageError
 from tamed.log.reader import LogReader
 from tamed.log.search import EntryReader, Filter
 from tamed.unix.rundir import RunDirectory
@@ -29,13 +29,22 @@ def top(name: str | None, rundir: str | None) -> None:
         raise UsageError("tamed top", "it needs a terminal", "use tamed status --watch")
     directory = directory_of(rundir)
     if name is not None or not directory.running():
-        find_instance(directory, name)  # raises, with the reason
+        try:
+            find_instance(directory, name)  # raises, with the reason
+        except Unavailable as error:
+            raise Unavailable(_why_not(directory, name, error)) from error
     try:
         from tamed.cli._screen import Screen
     except ModuleNotFoundError as error:
         what = f"{error.name} is not installed"
         raise ConfigurationError("tamed top", what, "pip install 'tamed[top]'") from error
     Screen(LiveInstances(directory, name)).run()
+
+
+def _why_not(directory: RunDirectory, name: str | None, error: TamedError) -> str:
+    """Return how an instance has ended, or, if that is unknown, why it cannot be asked."""
+    left = last_state(directory, name) if isinstance(error, Unavailable) else None
+    return str(error) if left is None else "; ".join(ending(left))
 
 
 class LiveInstances:
@@ -46,15 +55,18 @@ class LiveInstances:
         self._name = name
 
     def look(self) -> list[dict[str, Any]]:
-        """Return the statuses of the instances; one that has none has an ``error``."""
-        names = [each.name for each in self._directory.running()] if self._name is None else [self._name]
+        """Return the statuses of the instances; one without, or that has ended, has an ``error``."""
+        if self._name is not None:
+            return [self._glance(self._name)]
+        names = {each.name for each in self._directory.running()}
+        names |= {each.name for each in last_states(self._directory) if each.state != "stopped"}
         return [self._glance(name) for name in sorted(names)]
 
     def _glance(self, name: str) -> dict[str, Any]:
         try:
             return status_of_instance(find_instance(self._directory, name), _GLANCE)
         except TamedError as error:
-            return {"name": name, "error": str(error)}
+            return {"name": name, "error": _why_not(self._directory, name, error)}
 
     def stacks(self, row: "Row") -> list[str]:
         """Return lines with the stacks of a worker."""
