@@ -141,6 +141,82 @@ application = Application("verse", Stuck("stuck"))
         assert process.wait() == -signal.SIGINT
 
 
+THREAD = """
+class Poll(Service):
+    async def start(self):
+        threading.Thread(target=threading.Event().wait, name="poll").start()
+"""
+LEFT = {
+    "thread": (THREAD, "the thread poll"),
+    "call": (
+        """
+class Poll(Service):
+    async def run(self):
+        await asyncio.to_thread(threading.Event().wait)
+""",
+        r"the thread \w+_0",
+    ),
+    "task": (
+        """
+class Poll(Service):
+    async def start(self):
+        self.task = asyncio.create_task(self.poll())
+    async def poll(self):
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass
+""",
+        "the task Poll.poll",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_a_thread_or_task_that_is_left_does_not_keep_it(
+    application: Write, tmp_path: Path, what: str
+) -> None:
+    """It is named, and the process ends at the deadline of a stop, as if it had waited."""
+    text, name = LEFT[what]
+    file = application(f"import threading\n{text}\napplication = Application('verse', Poll('poll'))\n")
+    pid_file = tmp_path / "pid"
+    with TamedProcess("run", "--stop-timeout", "1s", "--pid-file", pid_file, file) as process:
+        process.expect(READY)
+        process.signal(signal.SIGTERM)
+        process.expect("tamed: stopped$")
+        process.expect(f"^tamed: the process waits for {name}: end each in the stop of its service")
+        assert process.wait() == 0
+    assert not pid_file.exists()
+
+
+def test_a_thread_that_is_left_by_a_failed_start_does_not_keep_it(application: Write) -> None:
+    """The status is that of the failure."""
+    text = """
+class Fails(Service):
+    async def start(self):
+        raise OSError("no verse")
+
+application = Application("verse", Poll("poll"), Fails("fails"))
+"""
+    file = application(f"import threading\n{THREAD}{text}")
+    with TamedProcess("run", "--stop-timeout", "1s", file) as process:
+        process.expect("service fails failed in start: OSError: no verse$")
+        assert process.wait() == 70
+
+
+def test_an_interrupt_ends_it_while_it_waits_for_a_thread(application: Write) -> None:
+    """By the signal, and without a traceback."""
+    file = application(f"import threading\n{THREAD}\napplication = Application('verse', Poll('poll'))\n")
+    with TamedProcess("run", file) as process:
+        process.expect(READY)
+        process.signal(signal.SIGTERM)
+        process.expect("the process waits for the thread poll")
+        process.signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
+    assert "Traceback" not in process.output
+
+
 def test_quit_ends_it_at_once(tmp_path: Path) -> None:
     """Without stopping anything."""
     with TamedProcess("run", "fastpoetry", "--port", "0", cwd=tmp_path) as process:

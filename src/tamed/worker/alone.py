@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from tamed._os.fork import guard_forks
 from tamed._os.identity import becomes_another
 from tamed._os.limits import limit_open_files
 from tamed._os.secrets import SECRETS
+from tamed._os.text import shown
 from tamed.config.identity import check_files, drop_to, identity_of
 from tamed.config.job import Job, Reading
 from tamed.config.load import load
 from tamed.config.log_plan import log_in_foreground
 from tamed.config.settings import Daemon
-from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, status_of
+from tamed.errors import ApplicationFailed, ConfigurationError, ExitStatus, TamedError, status_of
 from tamed.log.layout import layout_of
 from tamed.log.logger import own_logger
 from tamed.log.sink import open_sink
@@ -52,6 +54,7 @@ __all__ = ["run"]
 log = own_logger("tamed")
 
 _MARGIN = 5.0  # seconds beyond the time that a start or a stop may take
+_PATIENCE = 1.0  # seconds after which a process that does not end reports what it waits for
 
 
 def run(reading: Reading) -> Ending:
@@ -63,14 +66,16 @@ def run(reading: Reading) -> Ending:
     manager = _Manager.from_environ(os.environ)
     manager.discard_sockets()
     manager.allow(reading.settings.daemon.start_timeout)
+    deadline = _EndDeadline(reading.settings.daemon.longest_stop)
     try:
-        return _run(reading, manager)
+        return _run(reading, manager, deadline)
     except TamedError as error:
+        deadline.begin(status_of(error))
         manager.failed(error)
         raise
 
 
-def _run(reading: Reading, manager: "_Manager") -> Ending:
+def _run(reading: Reading, manager: "_Manager", deadline: "_EndDeadline") -> Ending:
     settings = reading.settings
     daemon = settings.daemon
     identity = identity_of(daemon)
@@ -97,6 +102,7 @@ def _run(reading: Reading, manager: "_Manager") -> Ending:
         drop_to(daemon, identity, root)
 
     with ExitStack() as held:
+        deadline.release = held.close
         if is_dropped:
             # An ``fd://`` endpoint may refer to some of them.
             close_inherited(keep=passed_to_this_process(os.environ), but_sockets=True)
@@ -116,8 +122,8 @@ def _run(reading: Reading, manager: "_Manager") -> Ending:
         application = load(reading._replace(job=job, program=""))  # read here, once: links may change later
         if SECRETS:  # a core dump would contain them
             forbid_tracing()
-        loops = loop_factory(daemon.loop)
-        return run_loop(loops, _live(application, reading, handler, duties, drop, manager=manager))
+        life = _live(application, reading, handler, duties, drop, manager=manager)
+        return run_loop(loop_factory(daemon.loop), deadline.after(life))
 
 
 def _set_up_process(job: Job, daemon: Daemon) -> Job:
@@ -222,6 +228,65 @@ async def _repeat(seconds: float, call: Callable[[], object]) -> None:
     while True:
         call()
         await asyncio.sleep(seconds)
+
+
+class _EndDeadline:
+    """The time in which this process ends after its application, whatever threads and tasks are left.
+
+    The event loop waits for tasks and calls in threads, and the interpreter for threads that are not daemon
+    threads, both without a limit. ``release`` gives back what the process holds.
+    """
+
+    release: Callable[[], object]
+    _status: int | None = None
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = max(seconds, _PATIENCE)
+
+    async def after(self, life: Coroutine[None, None, Ending]) -> Ending:
+        """Run the life of an application; begin when it ends."""
+        status: int = ExitStatus.SOFTWARE
+        try:
+            ending = await life
+            status = ending.status
+        except TamedError as error:
+            status = status_of(error)
+            raise
+        finally:
+            self.begin(status, asyncio.get_running_loop())
+        return ending
+
+    def begin(self, status: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Begin, unless it has begun. The process ends with ``status`` at the deadline."""
+        if self._status is None:
+            self._status = status
+            threading.Thread(target=self._watch, args=(status, loop), name="end", daemon=True).start()
+
+    def _watch(self, status: int, loop: asyncio.AbstractEventLoop | None) -> None:
+        time.sleep(_PATIENCE)
+        if rest := ", ".join(_left_over(loop)):
+            remedy = "end each in the stop of its service; SIGINT ends the process at once"
+            _print(f"the process waits for {rest}: {remedy}")
+        time.sleep(self._seconds - _PATIENCE)
+        _print(f"ended without waiting any longer, {self._seconds:g} s after the application")
+        self.release()
+        os._exit(status)
+
+
+def _left_over(loop: asyncio.AbstractEventLoop | None) -> list[str]:
+    """Describe the threads and the tasks for which the end of this process waits."""
+    threads = (each for each in threading.enumerate() if not each.daemon)
+    tasks = asyncio.all_tasks(loop) if loop is not None and loop.is_running() else set()
+    left = [f"the thread {each.name}" for each in threads if each is not threading.main_thread()]
+    left += sorted(f"the task {getattr(each.get_coro(), '__qualname__', each.get_name())}" for each in tasks)
+    return [shown(each) for each in left if "shutdown" not in each]  # asyncio waits in some of its own
+
+
+def _print(text: str) -> None:
+    """Print a line on standard error: the log may have been closed."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"tamed: {text}\n")
+        sys.stderr.flush()
 
 
 class _Manager(Notifier):

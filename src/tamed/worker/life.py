@@ -171,9 +171,9 @@ class StopRequests:
 
     While this context is entered, ``signals`` count as requests. ``again``, if set, is called for the first
     request after that. After a request, a further SIGINT ends the process at once; SIGQUIT does so at any
-    time. ``stop`` may be replaced at any time. If the process ends after the context (``ends_process``), a
-    requested stop leaves the other signals ignored, see `ignore_to_the_end`. ``kill`` is ``os.kill``; tests
-    pass another function.
+    time. ``stop`` may be replaced at any time. If the process ends after the context (``ends_process``),
+    SIGINT ends it at once from then on, and a requested stop leaves the other signals ignored, see
+    `ignore_to_the_end`. ``kill`` is ``os.kill``; tests pass another function.
     """
 
     stop: Callable[[Signals], object]
@@ -213,6 +213,8 @@ class StopRequests:
         is_end = self._ends_process and self._stopping
         ignored = self._former.keys() & {signal.SIGTERM, signal.SIGHUP} if is_end else set()
         ignore_to_the_end(ignored)
+        if self._ends_process:  # Python's own handler would raise KeyboardInterrupt out of the exit
+            self._former[signal.SIGINT] = signal.SIG_DFL
         for number, handler in self._former.items():
             if number not in ignored and handler is not None:  # None: it was not set from Python
                 signal.signal(number, handler)
