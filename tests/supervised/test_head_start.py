@@ -102,6 +102,34 @@ def test_a_command_may_be_killed_before_its_daemon_begins(tamed: Tamed) -> None:
     wait_for("the end of all", lambda: not tamed.processes())
 
 
+KILLED_WITH_A_FOLDER = """
+import os, signal, sys
+
+mkdir, command = os.mkdir, os.getpid()
+
+def make_and_kill(path, *arguments, **options):
+    mkdir(path, *arguments, **options)
+    if path == "fastpoetry":
+        os.kill(command, signal.SIGKILL)
+
+os.mkdir = make_and_kill
+from tamed.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_the_folder_is_removed_if_the_command_is_killed(tamed: Tamed) -> None:
+    """The reader has made it, and the daemon learns of it from the plan."""
+    program = str(tamed.write("command", KILLED_WITH_A_FOLDER))
+    command = [sys.executable, program, "start", "fastpoetry", "--port", "0"]
+    done = subprocess.run(
+        command, env=tamed.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
+    assert tamed.rundir.is_dir()
+    nothing_is_left(tamed)
+
+
 def test_the_death_of_the_reader_is_reported(tamed: Tamed, reading: Command) -> None:
     """It has printed nothing then, so the command says what has happened."""
     (reader,) = readers(tamed)

@@ -43,6 +43,7 @@ __all__ = ["HEAVY", "HeadStart", "begin"]
 _HELP: Final = {"-h", "--help"}
 HEAVY: Final = {"asyncio", "logging", "tamed.config", "tamed.plugins"}
 """Modules that a supervisor must not have loaded: it is executed anew if the command had, from its start."""
+_FOR_PLAN: Final = 1000  # milliseconds for the reader to finish after the command was killed
 
 
 class HeadStart:
@@ -147,11 +148,15 @@ def _is_possible(arguments: Sequence[str]) -> bool:
 def _outcome(launched: Launch, ask: Callable[[str], str]) -> Report:
     report = launched.wait(ask=ask)
     if launched.control and not report.ready:
-        folder = Path(launched.control).parent
-        instance = Instance(folder.name, folder)
+        instance = _instance_at(launched.control)
         instance.remove_if_empty()
         forget_plan(instance)
     return report
+
+
+def _instance_at(control: str) -> Instance:
+    folder = Path(control).parent
+    return Instance(folder.name, folder)
 
 
 # In the daemon.
@@ -178,6 +183,7 @@ def _supervise(plans: socket.socket, reporter: Reporter, reader: int) -> NoRetur
     plan = Plan.from_text(text)
     reporter.planned(header["timeout"], plan.control)
     if reporter.fileno() < 0:  # the command was killed meanwhile
+        _instance_at(plan.control).remove_if_empty()
         sys.exit(ExitStatus.SOFTWARE)
     plan = plan._replace(report=reporter.fileno())
     settle(reporter, keep=header["keep"], umask=plan.umask, directory=Path(plan.directory))
@@ -200,13 +206,19 @@ def _supervise(plans: socket.socket, reporter: Reporter, reader: int) -> NoRetur
 
 
 def _is_awaited(plans: socket.socket, reporter: Reporter) -> bool:
-    """Wait for the plan, and return True, or for the end of the command, and return False."""
+    """Wait for the plan, and return True, or for the end of the command, and return False.
+
+    A plan that comes soon after the end of the command is received, too: it names the folder to remove.
+    """
     if reporter.fileno() < 0:
         return False
     poll = select.poll()
     poll.register(plans, select.POLLIN)
     poll.register(reporter.fileno(), 0)  # which reports that the other end was closed (poll(2))
-    return reporter.fileno() not in dict(poll.poll())
+    if reporter.fileno() not in dict(poll.poll()):
+        return True
+    poll.unregister(reporter.fileno())
+    return bool(poll.poll(_FOR_PLAN))
 
 
 def _received(plans: socket.socket) -> tuple[list[int], Any, str]:
