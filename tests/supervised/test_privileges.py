@@ -107,6 +107,15 @@ def test_what_a_daemon_keeps_is_kept_by_its_workers(public_tamed: Tamed, low_por
     daemon.stop()
 
 
+def test_a_reload_does_not_need_the_environment_file_of_root(public_tamed: Tamed) -> None:
+    """Only root may read it, and the daemon is root no more."""
+    public_tamed.write("env", "WORD=a\n").chmod(0o600)
+    daemon = public_tamed.start_poetry("--user", "nobody", "--env-file", "env")
+    done = public_tamed("reload")
+    assert (done.status, done.out.count("\n"), done.err) == (0, 1, "")
+    daemon.stop()
+
+
 def test_a_user_that_has_changed_takes_a_restart(public_tamed: Tamed) -> None:
     """A reload reports this, and the new workers run as the former user."""
     text = 'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nport = 0\n[daemon]\nuser = "{user}"\n'
