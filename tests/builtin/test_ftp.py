@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tamed.builtin._ftp.data import PortRange
 from tamed.builtin.ftp import Options, ftp
-from tamed.errors import MissingInput
+from tamed.errors import MissingInput, ServiceFailed
 from tamed.net.endpoint import Endpoint
 from tamed.plugins.values import Duration
 from tamed.service.service import Service
@@ -105,6 +105,16 @@ def test_who_has_not_said_a_name_is_named_all_the_same(root: Path, caplog: pytes
     assert "-@127.0.0.1:" in caplog.text
     assert "disconnected: it does not read the answers" in caplog.text
     assert "failed to serve" not in caplog.text
+
+
+def test_a_unix_socket_that_was_passed_is_refused(root: Path, tmp_path: Path) -> None:
+    """There is no address for data connections, so no client could be served."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "ftp.sock"))
+        there = Endpoint.parse(f"fd://{listening.fileno()}")
+        wrong = f"cannot listen on {there}: it is a unix socket: FTP needs internet addresses, .*; pass a TCP"
+        with pytest.raises(ServiceFailed, match=wrong), served(root, listen=[there]):
+            pass
 
 
 def test_everybody_may_read(root: Path) -> None:

@@ -9,6 +9,7 @@ from tamed.builtin._ftp.commands import Accounts, Commands, Limits
 from tamed.builtin._ftp.data import PortRange
 from tamed.builtin._ftp.session import Session
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
+from tamed.errors import ConfigurationError
 from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 from tamed.net.stream import StreamServer
 from tamed.plugins.option import option
@@ -17,6 +18,8 @@ from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "ftp"]
+
+_NEEDS = "FTP needs internet addresses, for its data connections"
 
 
 @dataclass
@@ -44,11 +47,25 @@ class Options:
         if self.passive_address is not None:
             ipaddress.IPv4Address(self.passive_address)
         if any(isinstance(endpoint, UnixEndpoint) for endpoint in self.listen):
-            raise ValueError("FTP needs internet addresses, for its data connections: no unix: endpoint")
+            raise ValueError(f"{_NEEDS}: no unix: endpoint")
         if not self.anonymous and self.passwords is None:
             raise ValueError("no user could log in; use --passwords FILE, or allow anonymous users")
         if self.write and self.passwords is None:
             raise ValueError("no user could write; use --passwords FILE")
+
+
+class _Server(StreamServer):
+    """A server at internet addresses, also if its sockets were passed to it."""
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        for listener in self.listeners:
+            if any(address.startswith("unix:") for address in listener.addresses):
+                await self.release()
+                remedy = "pass a TCP socket"
+                raise ConfigurationError(
+                    f"cannot listen on {listener.endpoint}: it is a unix socket", _NEEDS, remedy
+                )
 
 
 @plugin
@@ -60,11 +77,11 @@ def ftp(options: Options) -> Service:
     commands = Commands(root, accounts, options.passive_ports, options.passive_address, limits)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Otherwise the client has disconnected, or has no address.
+        # Otherwise the client has disconnected.
         if isinstance(writer.get_extra_info("peername"), tuple):
             await Session(commands, reader, writer, server.draining).run()
 
-    server = StreamServer(
+    server = _Server(
         options.listen or [TcpEndpoint(options.iface, options.port)],
         serve,
         name="server",
