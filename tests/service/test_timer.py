@@ -3,11 +3,11 @@ import math
 import sys
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVarTuple, cast
 
 import pytest
 
-from tamed.errors import ServiceFailed
+from tamed.errors import ServiceFailed, ServiceMisuse
 from tamed.service.timer import TimerService
 from tamed.testing.clock import VirtualClockLoop
 
@@ -152,3 +152,14 @@ def test_an_interval_is_a_time(interval: float) -> None:
     """What is not above 0, or not finite, is refused."""
     with pytest.raises(ValueError, match="a timer needs an interval above 0 seconds, not"):
         TimerService(interval, lambda: None)
+
+
+def test_a_call_is_a_function() -> None:
+    """What a function returned, a coroutine too, is refused at once, and not at each interval."""
+
+    async def report() -> None: ...
+
+    wrong = "TimerService: the call is .*, not a function; pass the function itself, without parentheses"
+    for call in (None, report()):
+        with pytest.raises(ServiceMisuse, match=wrong):
+            TimerService(1, cast(Any, call))

@@ -15,7 +15,7 @@ from tamed.net._connection import Connection, Opening, TransportOpener
 from tamed.net.bind_unix import connect_unix
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, as_endpoint
 from tamed.service.restart import Backoff
-from tamed.service.service import Service
+from tamed.service.service import Service, require_function
 
 __all__ = ["ClientConnection", "ClientService", "Dialer", "connected", "connected_unix"]
 
@@ -191,6 +191,7 @@ class ClientService(Service, Generic[P]):
     ) -> None:
         super().__init__(name)
         self.endpoint = as_endpoint(endpoint)
+        require_function(self, "protocol factory", protocol_factory)
         self._protocol_factory = protocol_factory
         self._backoff = backoff
         self._limit = limit

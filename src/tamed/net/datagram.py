@@ -13,6 +13,7 @@ from tamed.log.logger import own_logger
 from tamed.net._connection import Connection
 from tamed.net._leaving import filter_disconnects
 from tamed.net.listen import Endpoints, Gate, ListeningService, current_environment
+from tamed.service.service import require_function
 
 __all__ = ["DatagramServer"]
 
@@ -45,6 +46,7 @@ class DatagramServer(ListeningService):
         name: str | None = None,
     ) -> None:
         super().__init__(endpoint, name=name)
+        require_function(self, "protocol factory", protocol_factory)
         self._protocol_factory = protocol_factory
         self._transports: dict[Connection, asyncio.DatagramTransport | None] = {}
         self._idle: asyncio.Future[None] | None = None

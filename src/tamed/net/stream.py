@@ -13,6 +13,7 @@ from tamed.net._leaving import StreamProtocol, Writer, close_when_sent, peer_lef
 from tamed.net.accept import OnAccept
 from tamed.net.listen import Endpoints, Listener
 from tamed.net.server import Server, ServerOptions
+from tamed.service.service import require_function
 
 __all__ = ["ProtocolServer", "StreamHandler", "StreamServer"]
 
@@ -39,6 +40,7 @@ class ProtocolServer(Server):
         **options: Unpack[ServerOptions],
     ) -> None:
         super().__init__(endpoint, **options)
+        require_function(self, "protocol factory", protocol_factory)
         self._protocol_factory = protocol_factory
 
     def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
@@ -111,6 +113,7 @@ class StreamServer(Server):
         **options: Unpack[ServerOptions],
     ) -> None:
         super().__init__(endpoint, **options)
+        require_function(self, "handler", handler)
         self._handler = handler
         self._limit = limit
         # The event loop itself has only weak references to tasks.

@@ -13,7 +13,7 @@ from tamed.service.lifecycle import Lifecycle, State
 from tamed.service.restart import Restart
 from tamed.service.role import Lease, Scope, check_scope
 
-__all__ = ["MultiService", "Only", "Service"]
+__all__ = ["MultiService", "Only", "Service", "require_function"]
 
 _HOOKS = ("prepare", "start", "run", "stop", "release", "check")
 
@@ -310,3 +310,13 @@ class Only(MultiService):
         check_scope(scope, type(self).__name__)
         super().__init__(service.name or service.default_name(), service)
         self.only = scope
+
+
+def require_function(service: Service, parameter: str, value: object) -> None:
+    """Raise ServiceMisuse unless a service got something that it can call as this parameter."""
+    if callable(value):
+        return
+    if inspect.iscoroutine(value):
+        value.close()  # otherwise Python would warn that it was never awaited
+    what = f"{type(service).__name__}: the {parameter} is {noun(type(value).__name__)}, not a function"
+    raise ServiceMisuse(what, remedy="pass the function itself, without parentheses behind its name")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from tamed.log.logger import own_logger
 from tamed.service._tasks import is_cancelled
 from tamed.service.role import Scope
-from tamed.service.service import Service
+from tamed.service.service import Service, require_function
 
 __all__ = ["TimerService"]
 
@@ -22,7 +22,7 @@ class TimerService(Service):
     multiples of the interval after the start on the event loop's clock, and those that pass during a call
     are skipped. An exception of a call is logged with its traceback, and the timer continues. With
     ``only="host"`` the timer runs in one worker at a time. Raises ValueError for an interval that is not
-    positive and finite.
+    positive and finite, and ServiceMisuse for a call that is no function.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class TimerService(Service):
         super().__init__(name, only=only)
         if not 0 < interval < math.inf:
             raise ValueError(f"a timer needs an interval above 0 seconds, not {interval!r}")
+        require_function(self, "call", call)
         self.interval = interval
         self._call = call
         self._now = now
