@@ -282,8 +282,11 @@ class Exchange:
                 self.sent += sent
             while sent < size and self._has_body and not self._left:
                 data = await asyncio.to_thread(os.pread, descriptor, min(size - sent, _PIECE), sent)
-                if not data:
-                    raise RuntimeError(f"{path} became shorter while it was sent")
+                if not data:  # not by the application's fault
+                    text = "the file for %s became shorter while it was sent: the answer is cut off"
+                    log.error(text, self.scope["path"])
+                    self._cut()
+                    break
                 sent += len(data)
                 await self.send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
