@@ -51,6 +51,15 @@ def outcome(command: Command) -> tuple[int, str, str]:
     return command.returncode, out, err
 
 
+def is_killed(tamed: Tamed, program: str) -> None:
+    """Start a daemon by a program that has its command killed, which prints nothing."""
+    command = [sys.executable, str(tamed.write("command", program)), "start", "fastpoetry", "--port", "0"]
+    done = subprocess.run(
+        command, env=tamed.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
+
+
 def nothing_is_left(tamed: Tamed) -> None:
     """Wait until no process and no file of a daemon is left."""
     wait_for("the end of all processes", lambda: not tamed.processes())
@@ -93,12 +102,7 @@ sys.exit(main())
 
 def test_a_command_may_be_killed_before_its_daemon_begins(tamed: Tamed) -> None:
     """Then the daemon ends, and prints nothing."""
-    program = str(tamed.write("command", KILLED_AT_ONCE))
-    command = [sys.executable, program, "start", "fastpoetry", "--port", "0"]
-    done = subprocess.run(
-        command, env=tamed.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
+    is_killed(tamed, KILLED_AT_ONCE)
     wait_for("the end of all", lambda: not tamed.processes())
 
 
@@ -120,12 +124,7 @@ sys.exit(main())
 
 def test_the_folder_is_removed_if_the_command_is_killed(tamed: Tamed) -> None:
     """The reader has made it, and the daemon learns of it from the plan."""
-    program = str(tamed.write("command", KILLED_WITH_A_FOLDER))
-    command = [sys.executable, program, "start", "fastpoetry", "--port", "0"]
-    done = subprocess.run(
-        command, env=tamed.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
+    is_killed(tamed, KILLED_WITH_A_FOLDER)
     assert tamed.rundir.is_dir()
     nothing_is_left(tamed)
 
