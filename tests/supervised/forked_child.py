@@ -130,28 +130,29 @@ def show_mark(mark: str) -> None:
 
 def execute(program: str, command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     """Stand in for `os.execve`: run a program that a supervisor starts here, where most of it is loaded."""
-    module, *words = command[3:] or [""]
-    if (
-        command[:3] != [sys.executable, "-P", "-m"]
-        or module not in PROGRAMS
-        or Path("/proc/self/mem").stat().st_uid
-        != os.geteuid()  # a user that has dropped root cannot write it
-        or of_interpreter(environ) != of_interpreter(os.environ)
-        or not (shown := words_of(module, *words))
-    ):
+    shown = words_of(*command[3:]) if may_run_here(command, environ) else []
+    if not shown:  # or there is no room for these words in process listings
         execve(program, list(command), environ)
     status = 1
     try:
         begin_anew(environ)
         show_words(shown, len(sys.orig_argv))
-        sys.argv[1:] = words
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.argv[1:] = command[4:]
+        runpy.run_module(command[3], run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
         status = exit_code(end)
     except BaseException:  # as an interpreter does
         sys.excepthook(*sys.exc_info())
     end_at_once(status)
+
+
+def may_run_here(command: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Tell whether a program is one of ours, and a new interpreter would not be different."""
+    is_ours = command[:3] == [sys.executable, "-P", "-m"] and command[3] in PROGRAMS
+    # That file is root's in a process that has dropped root, which then cannot show other words (proc(5)).
+    is_same_user = Path("/proc/self/mem").stat().st_uid == os.geteuid()
+    return is_ours and is_same_user and of_interpreter(environ) == of_interpreter(os.environ)
 
 
 def of_interpreter(environ: Mapping[str, str]) -> dict[str, str]:
