@@ -1,6 +1,7 @@
 """The root of a program's services."""
 
 import asyncio
+from functools import cached_property
 
 from tamed.errors import ServiceFailed, exit_code
 from tamed.service.group import GroupLifecycle, Strategy
@@ -69,8 +70,10 @@ class Application(MultiService):
             if not waiting.done():
                 waiting.set_result(None)
 
-    def _make_lifecycle(self) -> GroupLifecycle:
-        lifecycle = super()._make_lifecycle()
+    @cached_property
+    def lifecycle(self) -> GroupLifecycle:
+        """The lifecycle of the application, which ends it at a failure that no restart policy handles."""
+        lifecycle = super().lifecycle
         lifecycle.on_prepare, lifecycle.on_failure = self._clear_result, self._end_by_failure
         return lifecycle
 

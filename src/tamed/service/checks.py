@@ -111,7 +111,7 @@ async def _answer_of(service: Service) -> str:
     """Return the reason why a service cannot do its work, or an empty text."""
     if service.state is not State.RUNNING:
         return f"the service is {service.state.value}"
-    current_service.set(service.full_name)
+    current_service.set(service)
     deadline = asyncio.timeout(service.check_timeout)
     try:
         async with deadline:

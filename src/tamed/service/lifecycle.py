@@ -37,9 +37,9 @@ from tamed.service._tasks import (
     Shutdown,
     current_service,
     failure_of,
+    finish_hook,
     is_cancelled,
     report,
-    run_hook,
     until_done,
 )
 from tamed.service.restart import RestartBudget
@@ -52,7 +52,8 @@ log = own_logger("tamed.service")
 
 def current_path() -> str | None:
     """Return the path of the service whose hook made this call, directly or through tasks it created."""
-    return current_service.get()
+    service = current_service.get()
+    return None if service is None else service.full_name
 
 
 class State(enum.Enum):
@@ -76,7 +77,7 @@ class State(enum.Enum):
 # Module-level names: Python 3.11 takes 100 ns to look up an enum member.
 IDLE, PREPARED, STANDBY, STARTING, RUNNING, STOPPING, STOPPED, FAILED = State
 
-_LOGGED: Final = {RUNNING: "started", STOPPED: "stopped"}
+_DONE: Final = object()  # what a hook that has ended waits for
 
 
 class Lifecycle:
@@ -104,7 +105,6 @@ class Lifecycle:
         self.took: dict[str, float] = {}
         self.calling: tuple[str, float] | None = None
         self._overridden = overridden
-        self._is_logged = not overridden.isdisjoint(("start", "run", "stop"))
         self._operation: Operation | None = None  # the pending start or stop
         self._body: Body | None = None
         self._up_since = 0.0
@@ -305,8 +305,8 @@ class Lifecycle:
         if "run" in self._overridden or self.children:
             self._up_since = asyncio.get_running_loop().time()
         if "run" in self._overridden:
-            self._body = Body(self.service.full_name, self.service.run, self._body_ended)
-        self._log_state()
+            self._body = Body(self.service, self._body_ended)
+        self._log_that("started")
 
     async def _start_children(self) -> BaseException | None:
         """Start the children in order; return the error that prevents the service from starting.
@@ -352,7 +352,8 @@ class Lifecycle:
                 work = self._operation.over
             else:
                 return
-            await shutdown.through(until_done([work]))
+            with shutdown:
+                await until_done([work])
 
     async def _stop(self, shutdown: Shutdown) -> None:
         failed_before = len(shutdown.failures)
@@ -367,10 +368,12 @@ class Lifecycle:
     async def _stop_started(self, shutdown: Shutdown, failed_before: int) -> None:
         self.state = STOPPING
         if work := self._give_up_work():
-            await shutdown.through(until_done(work))
+            with shutdown:
+                await until_done(work)
         body, self._body = self._body, None
         if body is not None:
-            await shutdown.through(body.end(self.service.stop_timeout))
+            with shutdown:
+                await body.end(self.service.stop_timeout)
         for child in reversed(self.children):
             if child._recovery is not None or child._operation is not None:
                 await child.settle(shutdown)
@@ -378,13 +381,18 @@ class Lifecycle:
                 await child._stop(shutdown)
         self.is_started = False
         if "stop" in self._overridden:
-            await shutdown.through(self._call("stop", self.service.stop()))
-        self.state = FAILED if len(shutdown.failures) > failed_before or self.state is FAILED else STOPPED
-        self._log_state()
+            with shutdown:
+                await self._call("stop", self.service.stop())
+        if len(shutdown.failures) > failed_before or self.state is FAILED:
+            self.state = FAILED
+        else:
+            self.state = STOPPED
+            self._log_that("stopped")
 
     async def _release(self, shutdown: Shutdown) -> None:
         if removals := self._pending_removals():
-            await shutdown.through(until_done(removals))
+            with shutdown:
+                await until_done(removals)
         for child in reversed(self.children):
             if child.is_prepared:
                 await child._release(shutdown)
@@ -392,7 +400,8 @@ class Lifecycle:
         if self.state is PREPARED:
             self.state = STOPPED
         if "release" in self._overridden:
-            await shutdown.through(self._call("release", self.service.release()))
+            with shutdown:
+                await self._call("release", self.service.release())
 
     def _give_up_work(self) -> "Sequence[asyncio.Future[None]]":
         """Cancel pending additions and restarts of children; return the futures to wait for."""
@@ -461,13 +470,19 @@ class Lifecycle:
         """Run a hook within the service's deadline for the phase.
 
         Raises ServiceFailed for an exception of the hook, and CancelledError if this task is cancelled.
+
+        A hook that never waits cannot be interrupted and needs no timer: the timer is armed when the hook
+        waits for the first time. With a timer for each hook, 1,000 services with two hooks take 18 ms to
+        build, start and stop instead of 9 (Twisted's: 6.5). Most hooks never wait.
         """
-        seconds = self.service.start_timeout if phase in ("prepare", "start") else self.service.stop_timeout
         began = monotonic()
         self.calling = phase, began
-        token = current_service.set(self.service.full_name)
+        token = current_service.set(self.service)
         try:
-            await run_hook(hook, seconds)
+            if (awaited := next(hook.__await__(), _DONE)) is not _DONE:
+                is_start = phase in ("prepare", "start")
+                seconds = self.service.start_timeout if is_start else self.service.stop_timeout
+                await finish_hook(hook, awaited, seconds)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             self.state = FAILED
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
@@ -478,10 +493,10 @@ class Lifecycle:
             self.calling = None
         self.took[phase] = monotonic() - began
 
-    def _log_state(self) -> None:
+    def _log_that(self, change: str) -> None:
         """Log that the service has started or stopped, if it has hooks of its own."""
-        if self._is_logged and self.state in _LOGGED and log.isEnabledFor(logging.INFO):
-            log.info("%s %s", _LOGGED[self.state], self.service.full_name)
+        if log.isEnabledFor(logging.INFO) and not self._overridden.isdisjoint(("start", "run", "stop")):
+            log.info("%s %s", change, self.service.full_name)
 
     # Failures and the restart policy.
 

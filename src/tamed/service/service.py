@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Awaitable, Iterator
+from functools import cached_property
 from types import EllipsisType, TracebackType
 from typing import ClassVar, Self, cast, get_args
 
@@ -76,8 +77,6 @@ class Service:
     check_gates_readiness: bool = False
     name: str = ""
 
-    # Created on first use, so that a subclass need not call `super().__init__()`.
-    _lifecycle: Lifecycle | None = None
     _overridden: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -143,40 +142,36 @@ class Service:
         """One line for an operator, shown beside the name: a server's endpoints, for example."""
         return ""
 
-    @property
+    # Created on first use, so that a subclass need not call `super().__init__()`.
+    @cached_property
     def lifecycle(self) -> Lifecycle:
         """The lifecycle of this service, for programs that start and stop services themselves."""
-        if self._lifecycle is None:
-            self._lifecycle = self._make_lifecycle()
-        return self._lifecycle
-
-    def _make_lifecycle(self) -> Lifecycle:
         return Lifecycle(self, self._overridden)
 
     @property
     def state(self) -> State:
         """The state of the service."""
-        return State.IDLE if self._lifecycle is None else self._lifecycle.state
+        return self.lifecycle.state
 
     @property
     def restarting(self) -> bool:
         """Whether it is being stopped for a restart."""
-        return self._lifecycle is not None and self._lifecycle.is_restarting
+        return self.lifecycle.is_restarting
 
     @property
     def lease(self) -> Lease | None:
         """The lease of the role that this service, or one above it, holds; None without a lease."""
-        return None if self._lifecycle is None else self._lifecycle.lease
+        return self.lifecycle.lease
 
     @property
     def restarts(self) -> int:
         """The number of restarts by its policy since it was prepared."""
-        return 0 if self._lifecycle is None else self._lifecycle.restarts
+        return self.lifecycle.restarts
 
     @property
     def parent(self) -> "MultiService | None":
         """The multi-service that this one is a child of."""
-        above = None if self._lifecycle is None else self._lifecycle.parent
+        above = self.lifecycle.parent
         return None if above is None else cast("MultiService", above.service)
 
     @property
@@ -188,10 +183,10 @@ class Service:
     def full_name(self) -> str:
         """The names from below the root to this service, joined by slashes; for a root, its name."""
         names = []
-        service: Service = self
-        while (parent := service.parent) is not None:
-            names.append(service.name)
-            service = parent
+        each: Lifecycle = self.lifecycle
+        while each.parent is not None:
+            names.append(each.service.name)
+            each = each.parent
         return "/".join(reversed(names)) or self.name or self.default_name()
 
     @property
@@ -239,12 +234,9 @@ class MultiService(Service):
 
     strategy: Strategy = "one_for_one"
 
-    @property
+    @cached_property
     def lifecycle(self) -> GroupLifecycle:
         """The lifecycle of this service and its children."""
-        return cast("GroupLifecycle", super().lifecycle)
-
-    def _make_lifecycle(self) -> GroupLifecycle:
         return GroupLifecycle(self, self._overridden, lambda: self.strategy)
 
     def __init__(

@@ -164,7 +164,7 @@ def _lines_of_task(task: "asyncio.Task[Any]") -> Iterator[str]:
         if frame is None:
             break
         yield _line(frame)
-        # `run_hook` steps the hooks of services itself, so they are not in the chain of awaited coroutines.
+        # `finish_hook` steps a service's hook itself, so the hook is not in the chain of awaited coroutines.
         hook = frame.f_locals.get("coroutine") if frame.f_code.co_name == "_resume" else None
         awaited = hook or _attribute(awaited, "cr_await", "gi_yieldfrom", "ag_await")
     if awaited is not None:
