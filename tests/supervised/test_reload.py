@@ -401,6 +401,31 @@ def test_each_option_takes_effect_at_a_reload_or_is_a_warning(tamed: Tamed) -> N
     daemon.stop()
 
 
+def test_a_restart_keeps_the_name_and_the_run_directory(tamed: Tamed) -> None:
+    """It warns of them in the words of a reload, and each later reload still does."""
+    text = f'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nlisten = ["unix:{tamed.folder}/socket"]\n'
+    environ = {name: value for name, value in tamed.environment().items() if name != "TAMED_RUNDIR"}
+
+    def run(*words: str) -> str:
+        """Run the command without the variable, which overrides the file."""
+        command = [sys.executable, "-m", "tamed", *words]
+        out = subprocess.check_output(
+            command, cwd=tamed.folder, env=environ, stderr=subprocess.STDOUT, timeout=PATIENCE
+        )
+        return out.decode()
+
+    tamed.write("verse.toml", f'{text}[daemon]\nrundir = "{tamed.rundir}"\n')
+    run("start", "verse.toml")
+    place = ("--rundir", str(tamed.rundir), "verse")
+    assert run("restart", *place).count("\n") == 1
+    moved = "".join(f"{name} = {value}\n" for name, value in MOVED.items())
+    tamed.write("verse.toml", f"{text}[daemon]\n{moved}")
+    warnings = "".join(f"warning: {name} has changed and needs a stop and a start\n" for name in MOVED)
+    for command in ("restart", "reload", "restart"):
+        assert run(command, *place).partition("\n")[2] == warnings
+    run("stop", *place)
+
+
 def test_trust_that_is_taken_back_takes_a_restart(tamed: Tamed) -> None:
     """The start has put it into the environment, which overrides the file."""
     text = f'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nlisten = ["unix:{tamed.folder}/socket"]\n'

@@ -28,7 +28,7 @@ from tamed.control.instances import (
     trusted_instance,
     wait_until_found,
 )
-from tamed.control.planner import job_again, plan_again, plan_of
+from tamed.control.planner import job_again, moved, plan_again, plan_of
 from tamed.errors import TamedError, Unavailable, from_os_error, status_of
 from tamed.net.endpoint import Endpoint, FdEndpoint
 from tamed.net.inherit import passed_to_this_process
@@ -174,12 +174,15 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     `kept_plan` for the errors), or if the files have an error. ``ask`` prompts for the secrets that the
     options refer to as ``prompt:``: the plan does not contain them.
 
-    If it has been stopped and does not start, the outcome says so, and the plan is kept.
+    The outcome has a warning for each changed option that a restart keeps. If the instance has been stopped
+    and does not start, the outcome says so, and the plan is kept.
     """
     wait_until_found(instance, time.monotonic() + SWEPT)
     pid = instance.holder()
     plan = left_plan(instance) if pid is None else kept_plan(plan_path(instance), pid)
-    plan = plan_again(plan, Reading.entering(job_again(plan), ask))
+    reading = Reading.entering(job_again(plan), ask)
+    warnings = moved(plan, reading)
+    plan = plan_again(plan, reading)
     identity = Identity.named(plan.user, plan.group)
     if pid is not None:
         stop_instance(instance, timeout=None, force=False, progress=progress, keep_plan=True)
@@ -188,8 +191,9 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     except TamedError as error:
         instance.remove_if_empty()
         report = Report(False, f"tamed: {error}", status_of(error), None)
-    if not report.ready:
-        save_plan(instance, plan.without_secrets.to_text())
+    if report.ready:
+        return report._replace(text="\n".join([report.text, *(f"warning: {each}" for each in warnings)]))
+    save_plan(instance, plan.without_secrets.to_text())
     if report.status and not instance.is_running:
         now = f"tamed: {instance.name} is stopped now; remove the cause, then tamed restart {instance.name}"
         report = report._replace(text=f"{report.text}\n{now}")

@@ -18,29 +18,32 @@ from tamed.config.deployment import read_env_file
 from tamed.config.identity import identity_of, kept_capabilities
 from tamed.config.job import Job, Reading
 from tamed.config.log_plan import log_in_foreground_again, log_of_daemon
-from tamed.config.settings import Daemon, Name, Umask
+from tamed.config.settings import Daemon, Name
 from tamed.errors import ConfigurationError, PermissionRefused, from_os_error
 from tamed.ipc.channel import Channel, answer_order
 from tamed.ipc.message import Message, read_text
 from tamed.net.endpoint import Endpoint
 from tamed.supervisor.plan import Plan
 
-__all__ = ["job_again", "main", "plan_again", "plan_of"]
+__all__ = ["job_again", "main", "moved", "plan_again", "plan_of"]
 
 _UMASK = 0o027
 _FIXED = {
     "user": "user",
     "group": "group",
-    "keep_capabilities": "keep-capability",
-    "prepare_as_root": "prepare-as-root",
+    "keep_capabilities": "keep_capability",
+    "prepare_as_root": "prepare_as_root",
     "umask": "umask",
-    "max_files": "max-files",
-    "second_pid_file": "pid-file",
+    "max_files": "max_files",
+    "second_pid_file": "pid_file",
     "ops": "ops",
-    "ops_agent": "ops-agent",
-    "ops_hosts": "ops-host",
+    "ops_agent": "ops_agent",
+    "ops_hosts": "ops_host",
 }
-"""The fields of a plan that a running daemon cannot change, and their options."""
+"""The fields of a plan that a running daemon cannot change, and their settings."""
+
+_OF_START = ("env_file", "trust_writable")
+"""The settings that only a start uses."""
 
 
 def plan_of(reading: Reading, name: str, folder: str) -> Plan:
@@ -68,6 +71,7 @@ def plan_of(reading: Reading, name: str, folder: str) -> Plan:
         second_pid_file="" if daemon.pid_file is None else str(daemon.pid_file.absolute()),
         reload=_reloads_itself(daemon),
         folder=folder,
+        rundir=_place(folder, daemon.rundir),
         directory=str((daemon.directory or Path()).resolve()),
         user=daemon.user,
         group=daemon.group,
@@ -102,10 +106,22 @@ def plan_again(plan: Plan, reading: Reading) -> Plan:
         pid_file=plan.pid_file,
         second_pid_file="" if again.second_pid_file == plan.pid_file else again.second_pid_file,
         control=plan.control,
+        rundir=plan.rundir,
         plan_file=plan.plan_file,
         default_log=plan.default_log,
         listen_pid=plan.listen_pid,
     )
+
+
+def moved(plan: Plan, reading: Reading) -> list[str]:
+    """Return a note for each changed option by which commands find the instance, which stays where it is."""
+    names = {
+        "name": plan.name != reading.name,
+        "rundir": plan.rundir != _place(plan.folder, reading.settings.daemon.rundir),
+    }
+    return [
+        f"{name} has changed and needs a stop and a start" for name, is_other in names.items() if is_other
+    ]
 
 
 def job_again(plan: Plan) -> Job:
@@ -197,47 +213,48 @@ def _next_plan(order: Message) -> Message:
     before = reading if plan.reading is None else Reading.from_data(reading.job, plan.reading)
     wanted, changed = plan_again(plan, reading), _changes(before, reading)
     notes = [
-        f"{option} has changed and needs a restart"
-        for option in (*_fixed(plan, wanted), *_of_start(plan, before, reading, changed))
+        f"{name.replace('_', '-')} has changed and needs a restart"
+        for name in (*_fixed(plan, wanted), *_of_start(plan, before, reading, changed))
     ]
-    notes += [
-        f"{option} has changed and needs a stop and a start" for option in _moved(plan, before, reading)
-    ]
-    following = plan_again(plan, _with_fixed(reading, plan, before.settings.daemon)) if notes else wanted
-    return {"plan": following.to_text(), "notes": notes, "changed": changed}
+    notes += moved(plan, reading)
+    if notes:
+        fixed = {field: getattr(plan, field) for field in _FIXED}
+        wanted = plan_again(plan, _with_fixed(plan, before, reading))._replace(**fixed)
+    return {"plan": wanted.to_text(), "notes": notes, "changed": changed}
 
 
 # What has changed, and has no effect at a reload.
 
 
 def _fixed(plan: Plan, wanted: Plan) -> Iterator[str]:
-    """Yield the options of changed fields of the plan that the daemon cannot change."""
-    yield from (option for name, option in _FIXED.items() if getattr(plan, name) != getattr(wanted, name))
+    """Yield the settings of changed fields of the plan that the daemon cannot change."""
+    yield from (name for field, name in _FIXED.items() if getattr(plan, field) != getattr(wanted, field))
 
 
 def _of_start(plan: Plan, before: Reading, after: Reading, changed: Sequence[str]) -> Iterator[str]:
-    """Yield the changed options that only a start uses.
+    """Yield the changed settings that only a start uses.
 
     The start has put ``trust-writable`` into the environment, which overrides the file.
     """
     old, new = before.settings.daemon, after.settings.daemon
-    if _place(plan, old.env_file) != _place(plan, new.env_file):
-        yield "env-file"
+    if _place(plan.folder, old.env_file) != _place(plan.folder, new.env_file):
+        yield "env_file"
     is_untrusted = old.trust_writable and "daemon.trust-writable" in changed
     if old.trust_writable != new.trust_writable or is_untrusted:
-        yield "trust-writable"
+        yield "trust_writable"
 
 
-def _moved(plan: Plan, before: Reading, after: Reading) -> Iterator[str]:
-    """Yield the changed options by which commands find the instance, which a restart keeps, too."""
-    if plan.name != after.name:
-        yield "name"
-    if _place(plan, before.settings.daemon.rundir) != _place(plan, after.settings.daemon.rundir):
-        yield "rundir"
+def _with_fixed(plan: Plan, before: Reading, after: Reading) -> Reading:
+    """Return a reading with the settings that the daemon keeps from the one ``before``."""
+    kept = {name: getattr(before.settings.daemon, name) for name in (*_FIXED.values(), *_OF_START)}
+    if after.name != plan.name:
+        kept["name"] = Name(plan.name)
+    daemon = replace(after.settings.daemon, **kept)
+    return after._replace(settings=after.settings._replace(daemon=daemon))
 
 
-def _place(plan: Plan, path: Path | None) -> Path | None:
-    return None if path is None else Path(plan.folder, path)
+def _place(folder: str, path: Path | None) -> str:
+    return "" if path is None else str(Path(folder, path))
 
 
 def _require_restartable(daemon: Daemon, plan: Plan) -> None:
@@ -277,28 +294,6 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any], above: str =
             yield from _differing(_as_table(old), _as_table(new), f"{above}{key}.")
         elif old != new:
             yield f"{above}{key}"
-
-
-def _with_fixed(reading: Reading, plan: Plan, before: Daemon) -> Reading:
-    """Return a reading with the fixed fields of the current plan, and of the settings ``before``."""
-    daemon = replace(
-        reading.settings.daemon,
-        name=reading.settings.daemon.name if reading.name == plan.name else Name(plan.name),
-        rundir=before.rundir,
-        env_file=before.env_file,
-        trust_writable=before.trust_writable,
-        prepare_as_root=plan.prepare_as_root,
-        user=plan.user,
-        group=plan.group,
-        keep_capability=list(plan.keep_capabilities),
-        umask=Umask(plan.umask),
-        max_files=plan.max_files,
-        pid_file=Path(plan.second_pid_file) if plan.second_pid_file else None,
-        ops=plan.ops,
-        ops_agent=plan.ops_agent,
-        ops_host=list(plan.ops_hosts),
-    )
-    return reading._replace(settings=reading.settings._replace(daemon=daemon))
 
 
 if __name__ == "__main__":
