@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,11 +35,13 @@ def has_ipv6() -> bool:
 NEEDS_IPV6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback address")
 
 
-@pytest.fixture
-def taken() -> Iterator[int]:
-    """Give a port of 127.0.0.1 on which another socket listens."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        yield other.getsockname()[1]
+@contextmanager
+def another_process_with(sock: socket.socket) -> Iterator[int]:
+    """Give the port of a socket, which only another process has inside the ``with``."""
+    with sock, subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[sock.fileno()]):
+        port = sock.getsockname()[1]
+        sock.close()
+        yield port
 
 
 def ports(bound: Bound) -> list[int]:
@@ -164,22 +166,37 @@ def test_a_missing_family_is_an_error_when_it_is_the_only_one() -> None:
         bind(TcpEndpoint("::1", 0), make_socket=without_ipv6)
 
 
-def test_a_port_in_use(taken: int) -> None:
+def test_a_port_in_use() -> None:
     """The error names the port that another process listens on, and the command that finds the process."""
-    with pytest.raises(Unavailable) as caught:
-        bind(TcpEndpoint("127.0.0.1", taken))
-    assert str(caught.value) == (
-        f"cannot listen on 127.0.0.1:{taken}: 127.0.0.1:{taken} is in use; "
-        f"stop the process that listens there (ss -ltnp 'sport = :{taken}') or choose another port"
-    )
+    with another_process_with(socket.create_server(("127.0.0.1", 0))) as taken:
+        with pytest.raises(Unavailable) as caught:
+            bind(TcpEndpoint("127.0.0.1", taken))
+        assert str(caught.value) == (
+            f"cannot listen on 127.0.0.1:{taken}: 127.0.0.1:{taken} is in use; "
+            f"stop the process that listens there (ss -ltnp 'sport = :{taken}') or choose another port"
+        )
 
 
 def test_a_datagram_port_in_use() -> None:
     """A datagram port that another socket has is refused, and the remedy asks for UDP sockets."""
-    with closing(bind(TcpEndpoint("127.0.0.1", 0), socket.SOCK_DGRAM)) as other:
-        endpoint = TcpEndpoint("127.0.0.1", ports(other)[0])
-        with pytest.raises(Unavailable, match="ss -lunp"):
-            bind(endpoint, socket.SOCK_DGRAM)
+    (other,) = bind(TcpEndpoint("127.0.0.1", 0), socket.SOCK_DGRAM).sockets
+    with another_process_with(other) as taken, pytest.raises(Unavailable, match="ss -lunp"):
+        bind(TcpEndpoint("127.0.0.1", taken), socket.SOCK_DGRAM)
+
+
+@pytest.mark.parametrize(("first", "second"), [("127.0.0.1", ""), ("0.0.0.0", "127.0.0.1"), ("", "0.0.0.0")])
+@EITHER_KIND
+def test_a_port_of_this_process(kind: socket.SocketKind, first: str, second: str) -> None:
+    """The error names the address of the own server, and no process to stop."""
+    with closing(bind(TcpEndpoint(first, 0), kind)) as own:
+        port = ports(own)[0]
+        if kind == socket.SOCK_STREAM:
+            own.sockets[0].listen()
+        with pytest.raises(Unavailable) as caught:
+            bind(TcpEndpoint(second, port), kind)
+    addresses = f"{second or '0.0.0.0'}:{port} is in use by this daemon, on {first or '0.0.0.0'}:{port}"
+    remedy = "give each server its own port; a changed address of one server needs a restart"
+    assert (caught.value.why, caught.value.remedy) == (addresses, remedy)
 
 
 @NEEDS_IPV6

@@ -13,11 +13,13 @@ socket for each family, so that IPv4 peers have IPv4 addresses.
 """
 
 import errno
+import os
 import socket
 import struct
 from array import array
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tamed._os.limits import sysctl
@@ -29,6 +31,7 @@ from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint,
 
 __all__ = ["Address", "Bound", "bind", "drop_new_connections", "in_use", "needs_lookup", "resolve"]
 
+_EVERY: Final = ("0.0.0.0", "::")  # noqa: S104 - the operator asks for them
 _SAME_PORT_ATTEMPTS: Final = 10
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """The machine does not have the address or its family: no error if there is another address."""
@@ -43,6 +46,11 @@ class Address(NamedTuple):
     def with_port(self, port: int) -> "Address":
         """Return the same address with another port."""
         return Address(self.family, (self.sockaddr[0], port, *self.sockaddr[2:]))
+
+    def excludes(self, other: "Address") -> bool:
+        """Whether a server at this address excludes one at another address of this family."""
+        (host, port), (its_host, its_port) = self.sockaddr[:2], other.sockaddr[:2]
+        return port == its_port and (host == its_host or not {host, its_host}.isdisjoint(_EVERY))
 
     def __str__(self) -> str:
         return address_text(self.sockaddr)
@@ -86,8 +94,8 @@ def resolve(
         return ()
     if not endpoint.host:
         return (
-            Address(socket.AF_INET, ("0.0.0.0", endpoint.port)),  # noqa: S104 - the operator asked for it
-            Address(socket.AF_INET6, ("::", endpoint.port, 0, 0)),
+            Address(socket.AF_INET, (_EVERY[0], endpoint.port)),
+            Address(socket.AF_INET6, (_EVERY[1], endpoint.port, 0, 0)),
         )
     host = endpoint.host.encode("ascii")  # a str would be encoded as IDNA, which loads the tables of Unicode
     try:
@@ -195,7 +203,7 @@ class _InetBinder(NamedTuple):
         what = _what(self.endpoint)
         match error.errno:
             case errno.EADDRINUSE:
-                return in_use(self.endpoint, str(address), self.kind)
+                return in_use(self.endpoint, address, self.kind)
             case errno.EADDRNOTAVAIL:
                 why = f"this machine has no address {address.sockaddr[0]}"
                 return Unavailable(
@@ -214,12 +222,35 @@ class _InetBinder(NamedTuple):
 _FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 
 
-def in_use(endpoint: Endpoint, address: str, kind: socket.SocketKind) -> Unavailable:
-    """Return the error for an address that is in use, with the command that finds the other socket."""
-    port = address.rpartition(":")[2]
-    command = f"ss -l{'u' if kind == socket.SOCK_DGRAM else 't'}np 'sport = :{port}'"
+def in_use(endpoint: Endpoint, address: Address, kind: socket.SocketKind) -> Unavailable:
+    """Return the error for an address that is in use, with the server of this process that has it.
+
+    If there is none, it has the command that finds the other process.
+    """
+    if (own := _own_address(address, kind)) is not None:
+        remedy = "give each server its own port; a changed address of one server needs a restart"
+        return Unavailable(_what(endpoint), f"{address} is in use by this daemon, on {own}", remedy)
+    command = f"ss -l{'u' if kind == socket.SOCK_DGRAM else 't'}np 'sport = :{address.sockaddr[1]}'"
     remedy = f"stop the process that listens there ({command}) or choose another port"
     return Unavailable(_what(endpoint), f"{address} is in use", remedy)
+
+
+def _own_address(wanted: Address, kind: socket.SocketKind) -> Address | None:
+    """Return the address of a server of this process that excludes another one at this address."""
+    with suppress(OSError):  # without /proc, or closed meanwhile
+        for path in Path("/proc/self/fd").iterdir():
+            if path.is_socket():
+                with socket.socket(fileno=os.dup(int(path.name))) as sock:
+                    address = Address(sock.family, sock.getsockname())
+                    is_like = (sock.family, sock.type) == (wanted.family, kind)
+                    if is_like and _serves(sock) and address.excludes(wanted):
+                        return address
+    return None
+
+
+def _serves(sock: socket.socket) -> bool:
+    is_stream = sock.type == socket.SOCK_STREAM
+    return not is_stream or bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def _needs_privilege(what: str) -> PermissionRefused:

@@ -149,7 +149,8 @@ class Listener:
                 sock.listen(backlog)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
-                    raise in_use(self.endpoint, address_text(sock.getsockname()), sock.type) from error
+                    address = Address(sock.family, sock.getsockname())
+                    raise in_use(self.endpoint, address, sock.type) from error
                 raise from_os_error(f"cannot listen on {self.endpoint}", error) from error
 
     def close(self) -> None:
