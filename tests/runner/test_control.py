@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tamed.control.instances import ask
-from tamed.errors import MissingInput, SystemRefused, TamedError
+from tamed.errors import MissingInput, SystemRefused, TamedError, Unavailable
 from tamed.supervisor.control import ControlServer
 from tamed.supervisor.operations import Answer
 from tests.patience import PATIENCE
@@ -236,8 +237,23 @@ def test_an_answer_may_be_an_error(tmp_path: Path) -> None:
 def test_there_may_be_no_answer(tmp_path: Path) -> None:
     """There is no answer if the supervisor ends meanwhile."""
     path = tmp_path / "control.sock"
-    with answering(path, b""), pytest.raises(SystemRefused, match="closed the connection without an answer"):
+    with answering(path, b""), pytest.raises(Unavailable, match="closed the connection without an answer"):
         ask(path, {"command": "status"})
+
+
+def test_the_supervisor_may_end_with_the_request_unread(tmp_path: Path) -> None:
+    """The connection is reset then; that is no other case."""
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(ask, path, {"command": "status"}, PATIENCE)
+            taken, _ = listening.accept()
+            with taken:
+                taken.recv(1, socket.MSG_PEEK)
+            with pytest.raises(Unavailable, match="closed the connection without an answer"):
+                asked.result(PATIENCE)
 
 
 def test_an_answer_is_not_waited_for_for_ever(served: Served) -> None:

@@ -315,8 +315,9 @@ def ask(
     ``waiting`` is called with each operation for which the request waits. ``holder`` is the pid of the
     process that must listen on the socket; it is compared with the pid that the kernel reports.
 
-    Raises MissingInput if there is no socket, PermissionRefused if it belongs to another user or process, and
-    SystemRefused if there is no valid answer within ``timeout`` seconds (None: no limit).
+    Raises MissingInput if there is no socket, PermissionRefused if it belongs to another user or process,
+    Unavailable if the supervisor ends without an answer, and SystemRefused if there is no valid answer within
+    ``timeout`` seconds (None: no limit).
     """
     what = f"cannot ask {path}"
     with socket.socket(socket.AF_UNIX) as sock:
@@ -328,6 +329,8 @@ def ask(
             progress = {} if waiting is None else {"progress": True}
             sock.sendall(encode_message(request | progress, LONGEST_REQUEST))
             answer = answer_from(sock, timeout, waiting)
+        except (BrokenPipeError, ConnectionResetError):  # it has ended, and has not read the request
+            answer = None
         except TimeoutError as error:
             raise SystemRefused(what, f"no answer within {timeout:g} seconds") from error
         except OSError as error:
@@ -335,7 +338,7 @@ def ask(
         except InvalidMessage as invalid:
             raise SystemRefused(what, f"invalid answer: {invalid}") from invalid
     if answer is None:
-        raise SystemRefused(what, "the supervisor closed the connection without an answer")
+        raise Unavailable(what, "the supervisor closed the connection without an answer")
     if "error" in answer:
         raise SystemRefused(what, answer["error"])
     return answer
