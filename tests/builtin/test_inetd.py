@@ -14,6 +14,7 @@ import trustme
 
 from tamed.builtin.inetd import Options, inetd
 from tamed.builtin.programs.options import Command
+from tamed.errors import ServiceFailed
 from tamed.net.endpoint import Endpoint
 from tamed.net.listen import ServerEnvironment, use_environment
 from tamed.plugins.values import Duration
@@ -122,13 +123,35 @@ async def test_standard_error_is_logged_with_the_client(caplog: pytest.LogCaptur
     assert told[0].endswith(": complaint")
 
 
-async def test_a_program_that_cannot_be_run_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("name", "options", "why"),
+    [
+        ("no-such-program", {}, "cannot execute no-such-program: No such file or directory; use an exec"),
+        ("/etc/passwd", {}, "cannot execute /etc/passwd: Permission denied; use an executable file"),
+        ("/etc", {}, "cannot execute /etc: No such file"),
+        ("cat", {"directory": Path("/no/such")}, "cannot change to the directory /no/such: No such file"),
+    ],
+    ids=["missing", "not-executable", "folder", "directory"],
+)
+async def test_a_program_that_cannot_be_run_is_refused(name: str, options: dict[str, Any], why: str) -> None:
+    """At the start, and not when the first client comes."""
+    service = serve(Command((name,)), **options)
+    with pytest.raises(ServiceFailed, match=f"programs failed in start: cannot run {name}: {why}"):
+        await service.lifecycle.enter()
+
+
+async def test_a_program_that_is_removed_closes_the_connection(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     """With a line in the log, and the service goes on."""
     descriptors = open_descriptors()
-    async with serve(Command(("no-such-program",))) as service:
+    program = tmp_path / "poem"
+    program.touch(0o755)
+    async with serve(Command((str(program),))) as service:
+        program.unlink()
         for _ in range(3):
             assert await _until_closed(service) == b""
-        assert caplog.text.count("cannot execute no-such-program") == 3
+        assert caplog.text.count(f"cannot execute {program}") == 3
     assert open_descriptors() < descriptors + 10
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tamed.errors import ServiceFailed, ServiceMisuse, TamedError
 from tamed.service.lifecycle import Lifecycle, State
-from tamed.service.service import MultiService, Service
+from tamed.service.service import MultiService, Only, Service
 from tests.service.stand_ins import Body, Broken, Diary, Probe
 
 pytestmark = pytest.mark.anyio
@@ -120,6 +120,14 @@ def test_a_child_is_a_service(child: Any, why: str) -> None:
     """An object that is not a service is refused; the message has its type."""
     with pytest.raises(ServiceMisuse, match=f"cannot add .* to parent: {why}"):
         MultiService("parent", child)
+    with pytest.raises(ServiceMisuse, match=f"Only.*: {why}"):
+        Only(child)
+
+
+def test_a_name_has_no_slash() -> None:
+    """It separates the names in a path: ``parent/a/b`` would be two services."""
+    with pytest.raises(ServiceMisuse, match=r"cannot add 'a/b' to parent: a slash separates .*; use another"):
+        MultiService("parent", Service("a/b"))
 
 
 def test_a_name_is_a_text() -> None:

@@ -29,7 +29,8 @@ async def serve(reader, writer):
     writer.close()
 
 
-application = Application("verse", Store("store"), StreamServer("unix:verse.sock", serve, name="reading"))
+reading = StreamServer("unix:verse.sock", serve, name="reading" * 50)
+application = Application("verse", Store("store"), reading)
 """
 
 

@@ -544,6 +544,13 @@ async def test_a_factory_that_fails_as_it_ends_leaves_no_port() -> None:
             assert late.connect_ex((HERE, number)) != 0
 
 
+async def test_a_name_with_a_slash_is_changed() -> None:
+    """Twisted allows it; here it separates the names in a path."""
+    wrapped = service.MultiService()
+    wrapped.setName("verse/reading")
+    assert Application("poems", TwistedService(wrapped)).children[0].name == "verse-reading"
+
+
 async def test_what_is_no_twisted_service_is_refused() -> None:
     """When it is made."""
     with pytest.raises(ApplicationFailed, match="is not a Twisted service"):

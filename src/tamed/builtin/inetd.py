@@ -101,6 +101,10 @@ class Sessions(Service):
             ending.add_done_callback(self._ending.discard)
             await asyncio.shield(ending)
 
+    async def start(self) -> None:
+        """Refuse a program that cannot be run, before clients come."""
+        await self.fork_server.require(self.program)
+
     async def stop(self) -> None:
         """Wait until no process of any program is left; the server has ended their connections."""
         if self._ending:

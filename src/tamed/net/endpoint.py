@@ -29,7 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Never, Self
 
-from tamed.errors import ConfigurationError
+from tamed._os.text import noun
+from tamed.errors import ConfigurationError, ServiceMisuse
 from tamed.net._endpoint_text import (
     FORMS,
     authority,
@@ -309,10 +310,14 @@ class SystemdEndpoint(Endpoint):
 def as_endpoint(where: str | Endpoint) -> Endpoint:
     """Return an endpoint unchanged, and parse a text.
 
-    Raises ``ConfigurationError`` for a text that is not an endpoint. Use it for parameters that may be both.
+    Raises ``ConfigurationError`` for a text that is not an endpoint, and ``ServiceMisuse`` for anything else.
+    Use it for parameters that may be both.
     """
     if isinstance(where, Endpoint):
         return where
+    if not isinstance(where, str):  # for callers without a type checker
+        what = f"endpoint {where!r}: it is {noun(type(where).__name__)}, not a text"
+        raise ServiceMisuse(what, remedy="write 'HOST:PORT'")
     try:
         return Endpoint.parse(where)
     except BadEndpoint as error:

@@ -9,11 +9,11 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
 
 from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
@@ -326,7 +326,8 @@ class ListeningService(Service):
 
     def __init__(self, endpoint: Endpoints, *, name: str | None = None) -> None:
         super().__init__(name)
-        several = [endpoint] if isinstance(endpoint, str | Endpoint) else endpoint
+        are_several = isinstance(endpoint, Iterable) and not isinstance(endpoint, str)
+        several = cast("Sequence[str | Endpoint]", endpoint if are_several else [endpoint])
         self.endpoints: tuple[Endpoint, ...] = tuple(as_endpoint(one) for one in several)
         self.listeners: tuple[Listener, ...] = ()
         if not self.endpoints:

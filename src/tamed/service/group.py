@@ -73,6 +73,8 @@ class GroupLifecycle(Lifecycle):
             return f"it is {child.state.value} on its own", "stop it first"
         if self.state is STOPPING:
             return (f"{self.service.full_name} is stopping",)
+        if "/" in name:
+            return "a slash separates the names in a path", "use another character, such as - or :"
         if name in self.by_name:
             taken = f"it has a child of that name, {self.by_name[name].service!r}"
             return taken, "give one of them another name"

@@ -261,14 +261,10 @@ class MultiService(Service):
         failure. A child that fails to start is removed again.
 
         A child without a name gets one from its class, with a number if that is in use. Raises ServiceMisuse
-        if its name is in use, if it has a parent or is started on its own, or if the multi-service is
-        stopping.
+        if its name is in use or has a slash, if it has a parent or is started on its own, or if the
+        multi-service is stopping.
         """
-        if not isinstance(child, Service):  # for callers without a type checker
-            what = f"cannot add {child!r} to {self.full_name}"
-            if isinstance(child, type) and issubclass(child, Service):
-                raise ServiceMisuse(what, "it is a class", f"create an instance: {child.__name__}(...)")
-            raise ServiceMisuse(what, f"it is {noun(type(child).__name__)}, not a service")
+        _require_service(f"cannot add {child!r} to {self.full_name}", child)
         return self.lifecycle.add(child.lifecycle)
 
     async def remove(self, child: Service) -> None:
@@ -300,8 +296,17 @@ class Only(MultiService):
 
     def __init__(self, service: Service, *, scope: Scope = "host") -> None:
         check_scope(scope, type(self).__name__)
+        _require_service(f"{type(self).__name__}({service!r})", service)
         super().__init__(service.name or service.default_name(), service)
         self.only = scope
+
+
+def _require_service(what: str, value: object) -> None:
+    """Raise ServiceMisuse, about ``what``, unless a value is a service: callers may have no type checker."""
+    if isinstance(value, type) and issubclass(value, Service):
+        raise ServiceMisuse(what, "it is a class", f"create an instance: {value.__name__}(...)")
+    if not isinstance(value, Service):
+        raise ServiceMisuse(what, f"it is {noun(type(value).__name__)}, not a service")
 
 
 def require_function(service: Service, parameter: str, value: object) -> None:

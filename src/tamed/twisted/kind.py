@@ -87,7 +87,7 @@ class TwistedKind(Kind):
 
         if IService(value, None) is None:
             return None
-        return TwistedService(value, getattr(IService(value), "name", None) or name)
+        return TwistedService(value, (getattr(IService(value), "name", None) or name).replace("/", "-"))
 
     def explain(self, what: str, error: Exception) -> ApplicationFailed | None:
         """Return the error for a program that tried to install its own reactor."""

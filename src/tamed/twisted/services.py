@@ -50,8 +50,8 @@ class TwistedService(Service):
         self._attempts: Sequence[Attempt] = ()
 
     def default_name(self) -> str:
-        """Return the Twisted service's own name, or ``twisted-service``."""
-        return getattr(self.wrapped, "name", None) or super().default_name()
+        """Return the Twisted service's own name, with ``-`` for each slash, or ``twisted-service``."""
+        return (getattr(self.wrapped, "name", None) or super().default_name()).replace("/", "-")
 
     @property
     def summary(self) -> str:

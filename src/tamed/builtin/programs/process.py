@@ -111,6 +111,13 @@ class ForkServerService(Service):
         reader, writer = await asyncio.open_unix_connection(sock=channel)
         return await Process.begin(program, reader, writer)
 
+    async def require(self, program: Program) -> None:
+        """Take all steps of `launch` but the exec. Raises what that raises, also if there is no such file."""
+        with open(os.devnull, "r+b", buffering=0) as file:  # noqa: ASYNC230, PTH123 - it does not block
+            null = file.fileno()
+            process = await self.launch(program._replace(is_trial=True), null, null, null)
+        await process.gone()
+
 
 class Process:
     """A program that runs, or ran. ``pid`` is its process id, and its process group's and session's too."""

@@ -31,7 +31,8 @@ class Program(NamedTuple):
     ``environment``. ``directory`` "", ``umask`` None and ``identity`` None mean those of Tamed.
     ``no_new_privileges`` is the flag of prctl(2). ``limits`` are soft and hard limits by the names of
     getrlimit(2) in lower case, such as ``nofile``. ``stop_signal`` asks the program to end; after
-    ``stop_timeout`` seconds it is killed.
+    ``stop_timeout`` seconds it is killed. With ``is_trial`` the program is not
+    executed, only looked for, as the user and in the directory in which it would run.
     """
 
     command: tuple[str, ...]
@@ -43,6 +44,7 @@ class Program(NamedTuple):
     limits: Mapping[str, int] = {}
     stop_signal: int = signal.SIGTERM
     stop_timeout: float = 10.0
+    is_trial: bool = False
 
     def encode(self) -> bytes:
         """Return the program as one line of JSON, for the channel to its shim."""
@@ -126,7 +128,17 @@ def _steps(
     yield "tie it to its shim", partial(_tie_to, parent)
     environment = {**program.environment, **_listen_variables(len(descriptors) - _FIRST_PASSED)}
     name = program.command[0]
-    yield f"execute {name}", partial(os.execvpe, name, program.command, environment)
+    execute = partial(os.execvpe, name, program.command, environment)
+    yield f"execute {name}", partial(_find, name, environment) if program.is_trial else execute
+
+
+def _find(name: str, environment: Mapping[str, str]) -> None:
+    """Raise OSError unless there is a program that can be executed."""
+    paths = [name] if "/" in name else [f"{each}/{name}" for each in os.get_exec_path(environment)]
+    files = [each for each in paths if os.path.isfile(each)]  # noqa: PTH113 - pathlib is not loaded here
+    if not any(os.access(each, os.X_OK) for each in files):
+        number = errno.EACCES if files else errno.ENOENT
+        raise OSError(number, os.strerror(number))
 
 
 def _become_user(identity: Identity) -> None:
