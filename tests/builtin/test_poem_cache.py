@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tamed.builtin._poem_cache import PoemCache
+from tamed.builtin.poetryproxy import PoemCache
 from tamed.errors import Unavailable
 from tamed.testing.clock import VirtualClockLoop
 

@@ -9,11 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tamed._os.identity import Identity
+from tamed.builtin.exec import Notifies
 from tamed.builtin.inetd import connection_variables
 from tamed.builtin.programs.options import Command, Signal, Umask
 from tamed.builtin.programs.process import Ending, Lines
-from tamed.builtin.programs.program import Program
-from tamed.builtin.programs.readiness import Notifies
+from tamed.builtin.programs.shim import Program
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tamed.builtin._poem_cache import SharedCall
+from tamed.builtin.poetryproxy import SharedCall
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from tamed._os.identity import Identity
 from tamed._os.text import did_you_mean
-from tamed.builtin.programs.program import Program
+from tamed.builtin.programs.shim import Program
 from tamed.plugins.option import option
 from tamed.plugins.values import Duration, Size
 

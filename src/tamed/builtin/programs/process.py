@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tamed._os.text import signal_name
-from tamed.builtin.programs.program import Program
+from tamed.builtin.programs.shim import Program
 from tamed.errors import ApplicationFailed, TamedError, Unavailable, from_os_error
 from tamed.log.logger import own_logger
 from tamed.service.restart import Restart
