@@ -120,7 +120,7 @@ def test_long_lines_are_not_cut_within_a_character(text: str, limit: int) -> Non
 )
 def test_an_ending_is_reported_in_words(status: int, words: str) -> None:
     """From the wait status."""
-    assert str(Ending.of(status)) == words
+    assert str(Ending(os.waitstatus_to_exitcode(status))) == words
 
 
 def test_a_program_is_given_the_addresses_of_its_connection() -> None:

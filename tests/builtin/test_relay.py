@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.builtin._relay import Relay, RelayTimeouts, Stream, connect, connect_unix, open_stream
+from tamed.builtin._relay import Relay, Stream, connect, connect_unix, open_stream
 from tamed.net.bind import Address
 from tamed.net.endpoint import UnixEndpoint
 from tamed.net.stream import StreamServer
@@ -15,14 +15,14 @@ from tests.builtin.streams import Handler, address, connected, echo, reset, serv
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_loops]
 
-GENEROUS = RelayTimeouts(60.0, 60.0)
+GENEROUS = (60.0, 60.0)
 MUCH = bytes(range(256)) * 32768  # 8 MB
 
 
 class Relaying:
     """A server that relays to a target, and what became of each connection."""
 
-    def __init__(self, target: StreamServer, timeouts: RelayTimeouts) -> None:
+    def __init__(self, target: StreamServer, timeouts: tuple[float, float]) -> None:
         self.target = target
         self.timeouts = timeouts
         self.relays: list[Relay] = []
@@ -30,14 +30,14 @@ class Relaying:
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = await connect(Address(self.target.listeners[0].sockets[0].family, address(self.target)))
-        relay = Relay(Stream(reader, writer), await open_stream(sock), self.timeouts)
+        relay = Relay(Stream(reader, writer), await open_stream(sock), *self.timeouts)
         self.relays.append(relay)
         self.endings.append(await relay.run())
 
 
 @asynccontextmanager
 async def relaying(
-    handler: Handler = echo, timeouts: RelayTimeouts = GENEROUS, endpoint: str = "127.0.0.1:0"
+    handler: Handler = echo, timeouts: tuple[float, float] = GENEROUS, endpoint: str = "127.0.0.1:0"
 ) -> AsyncIterator[tuple[StreamServer, Relaying]]:
     """Run a target, and a server that relays to it."""
     async with server(handler) as target:
@@ -105,7 +105,7 @@ async def test_a_side_that_takes_nothing_makes_the_other_wait() -> None:
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_nothing_that_moves_ends_it(half_closed: bool) -> None:
     """Each limit for itself: while both sides are open, and when one has ended."""
-    timeouts = RelayTimeouts(60.0, 0.05) if half_closed else RelayTimeouts(0.05, 60.0)
+    timeouts = (60.0, 0.05) if half_closed else (0.05, 60.0)
     forever = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,7 +123,7 @@ async def test_nothing_that_moves_ends_it(half_closed: bool) -> None:
 
 async def test_what_moves_is_not_idle() -> None:
     """A conversation may last longer than the limit."""
-    async with relaying(timeouts=RelayTimeouts(2.0, 2.0)) as (front, _), connected(front) as client:
+    async with relaying(timeouts=(2.0, 2.0)) as (front, _), connected(front) as client:
         for _ in range(5):
             await client.send(b"x")
             await client.expect(b"x")

@@ -13,7 +13,6 @@ import ssl as tls
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from tamed.errors import reason
@@ -24,7 +23,6 @@ from tamed.net.endpoint import UnixEndpoint
 __all__ = [
     "IdleTimeout",
     "Relay",
-    "RelayTimeouts",
     "Stream",
     "connect",
     "connect_unix",
@@ -45,14 +43,6 @@ class Stream(NamedTuple):
     writer: asyncio.StreamWriter
 
 
-@dataclass(frozen=True, slots=True)
-class RelayTimeouts:
-    """Seconds without a byte in either direction: ``idle`` while both are open, then ``half_closed``."""
-
-    idle: float
-    half_closed: float
-
-
 class Relay:
     """Copies between a client and a target until both have ended; ``sent`` and ``received`` are bytes.
 
@@ -62,17 +52,17 @@ class Relay:
     uses TLS learns of the client's end only after its own, because its answer may still be coming.
 
     If one side reads nothing, the other is paused: the relay buffers at most 64 KiB, besides the buffers of
-    the kernel and the readers. When one side is reset, or no data moves for the time in `RelayTimeouts`, both
-    are aborted.
+    the kernel and the readers. When one side is reset, both are aborted; so they are if no data moves for
+    ``idle`` seconds while both directions are open, or for ``half_closed`` seconds after that.
     """
 
-    def __init__(self, client: Stream, target: Stream, timeouts: RelayTimeouts) -> None:
+    def __init__(self, client: Stream, target: Stream, idle: float, half_closed: float) -> None:
         self.sent = 0
         self.received = 0
         self._client = client
         self._target = target
-        self._timeouts = timeouts
-        self._idle = IdleTimeout(timeouts.idle)
+        self._idle = IdleTimeout(idle)
+        self._half_closed = half_closed
 
     async def run(self) -> str:
         """Copy to the end; return how it ended, in a few words.
@@ -121,7 +111,7 @@ class Relay:
             await writer.drain()
             self._idle.reset()
             count(len(chunk))
-        self._idle.change(self._timeouts.half_closed)
+        self._idle.change(self._half_closed)
         if not writer.transport.is_closing():
             # Not 0: a TLS transport with nothing to send would be at that limit already, and wait forever.
             writer.transport.set_write_buffer_limits(high=1, low=0)

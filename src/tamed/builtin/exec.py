@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
@@ -318,10 +318,19 @@ class ProgramService(Service):
         return variables
 
     async def _until_ready(self, process: Process) -> None:
-        if await _first(self._readiness.wait(), process.wait()) != 0:
-            self._require_success(await process.wait())
+        ready = asyncio.ensure_future(self._readiness.wait())
+        ended = asyncio.ensure_future(process.wait())
+        try:
+            await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                return ready.result()
+            self._require_success(ended.result())
             if not self._readiness.may_end:
                 raise ApplicationFailed(self.label, "it ended before it was ready")
+        finally:
+            ready.cancel()
+            ended.cancel()
+            await asyncio.wait({ready, ended})
 
     def _require_success(self, ending: Ending) -> None:
         if ending.code not in self._options.success:
@@ -367,20 +376,3 @@ class PassedSockets(ListeningService):
 
 def _name(endpoint: Endpoint) -> str:
     return endpoint.socket_name if isinstance(endpoint, SystemdEndpoint) else ""
-
-
-async def _first(*coroutines: Coroutine[Any, Any, Any]) -> int:
-    """Run coroutines until one is done, and return its number; of two that are done, the lower number.
-
-    The others are cancelled. An exception of the first is raised here.
-    """
-    tasks = [asyncio.ensure_future(each) for each in coroutines]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        number, task = next((number, task) for number, task in enumerate(tasks) if task.done())
-        task.result()
-        return number
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tamed.builtin._relay import Relay, RelayTimeouts, Stream, log_end
+from tamed.builtin._relay import Relay, Stream, log_end
 from tamed.builtin._upstreams import Balancer, ClientTls, Upstream
 from tamed.errors import Unavailable, reason
 from tamed.log.logger import own_logger
@@ -106,14 +106,6 @@ def portforward(options: Options) -> Service:
     return service
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The origin of a connection: both its ends, and a text for the log."""
-
-    ends: Ends | None
-    text: str
-
-
 class Forwarder(Service):
     """Forwards any connection to one of several upstreams, by `serve`.
 
@@ -126,7 +118,6 @@ class Forwarder(Service):
         super().__init__("forwarder")
         self._options = options
         self._balancer = Balancer(options.upstreams)
-        self._timeouts = RelayTimeouts(options.idle_timeout, options.half_closed_timeout)
 
     @property
     def summary(self) -> str:
@@ -150,26 +141,28 @@ class Forwarder(Service):
         if source is None:
             writer.transport.abort()
             return
+        ends, text = source
         begun = time.monotonic()
         try:
-            header = self._options.proxy_to.encode(source.ends)
+            header = self._options.proxy_to.encode(ends)
             async with self._balancer.connection(header) as (upstream, target):
-                relay = Relay(client, target, self._timeouts)
+                options = self._options
+                relay = Relay(client, target, options.idle_timeout, options.half_closed_timeout)
                 ending = "the server stopped"
                 try:
                     ending = await relay.run()
                 finally:
-                    log_end(log, f"{source.text} to {upstream.endpoint}", relay, begun, ending)
+                    log_end(log, f"{text} to {upstream.endpoint}", relay, begun, ending)
         except Unavailable as error:
-            log.info("%s is not served: %s", source.text, error)
+            log.info("%s is not served: %s", text, error)
             writer.transport.abort()
 
-    async def _source(self, client: Stream) -> _Source | None:
-        """Return the origin of a connection; None if it lacks a required PROXY header."""
+    async def _source(self, client: Stream) -> tuple[Ends | None, str] | None:
+        """Return both ends of a connection, and a text for the log; None without a required PROXY header."""
         peer, own = (client.writer.get_extra_info(name) for name in ("peername", "sockname"))
         text, ends = address_text(peer), ends_of(peer, own)
         if not any(network.has(peer) for network in self._options.proxy_from):
-            return _Source(ends, text)
+            return ends, text
         try:
             async with asyncio.timeout(self._options.handshake_timeout):
                 header = await read_message(client.reader, parse_header)
@@ -180,5 +173,5 @@ class Forwarder(Service):
         except (OSError, EOFError) as error:
             log.debug("%s left before its PROXY header: %s", text, reason(error))
         else:
-            return _Source(ends, text) if header is None else _Source(header, f"{header} by {text}")
+            return (ends, text) if header is None else (header, f"{header} by {text}")
         return None

@@ -17,7 +17,6 @@ from tamed.builtin._login import LoginGate, TooManyFailures, is_local
 from tamed.builtin._relay import (
     IdleTimeout,
     Relay,
-    RelayTimeouts,
     Stream,
     connect,
     log_end,
@@ -142,7 +141,6 @@ class Proxy(Service):
         super().__init__("proxy")
         self._options = options
         self._rules = TargetRules(options.allow, options.deny)
-        self._relay_timeouts = RelayTimeouts(options.idle_timeout, options.half_closed_timeout)
         self._gate: LoginGate | None = None
         if options.users is not None:
             self._gate = LoginGate(PasswordFile(options.users), own_logger("socks"), hold=_LONGEST_DELAY)
@@ -194,7 +192,8 @@ class Proxy(Service):
         begun = time.monotonic()
         target = asked.request.target
         sock = await self._connect(target)
-        relay = Relay(client, await open_stream(sock), self._relay_timeouts)
+        options = self._options
+        relay = Relay(client, await open_stream(sock), options.idle_timeout, options.half_closed_timeout)
         host, port, *_ = sock.getsockname()
         client.writer.write(asked.reply(Code.SUCCEEDED, host, port))
         ending = "the server stopped"

@@ -116,9 +116,8 @@ class Options:
             raise ValueError("a PROXY header precedes TLS, so it cannot be read on a tls:// endpoint")
         if self.root_path and not self.root_path.startswith("/"):
             raise ValueError("root_path must begin with a slash")
-        if self.root is not None and self.app is not None:
-            raise ValueError("use either a directory (root) or an application (app)")
-        if self.root is None and self.app is None and not self.mount:
+        given = (self.root is not None) + (self.app is not None)
+        if given > 1 or not (given or self.mount):
             raise ValueError("use either a directory (root) or an application (app)")
 
     def websocket_limits(self) -> WebSocketLimits:

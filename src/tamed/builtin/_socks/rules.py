@@ -82,10 +82,8 @@ class TargetPattern:
     def parse(cls, text: str) -> Self:
         """Read a pattern. Raises ValueError, which names the expected form."""
         host, ports = _host_and_ports(text)
-        try:
-            return cls(network=_network(host), ports=_ports(ports))
-        except _NoNetwork:
-            return cls(name=_name(host), ports=_ports(ports))
+        network = _network(host)
+        return cls(_name(host) if network is None else "", network, _ports(ports))
 
     def matches_name(self, name: str, port: int) -> bool:
         """Return whether a host of this name matches, with any address."""
@@ -114,10 +112,6 @@ class TargetPattern:
         return f"[{host}]:{ports}" if ":" in host else f"{host}:{ports}"
 
 
-class _NoNetwork(Exception):
-    """A text that is a pattern of names."""
-
-
 def _host_and_ports(text: str) -> tuple[str, str | None]:
     if found := re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text):
         if ":" not in found[1]:
@@ -129,10 +123,11 @@ def _host_and_ports(text: str) -> tuple[str, str | None]:
     return host, ports if colon else None
 
 
-def _network(host: str) -> IpNetwork:
+def _network(host: str) -> IpNetwork | None:
+    """Return a network or an address; None for a pattern of names."""
     looks_like_one = ":" in host or "/" in host or re.fullmatch(r"[0-9.]+", host)
     if not looks_like_one:
-        raise _NoNetwork
+        return None
     try:
         return ipaddress.ip_network(host)
     except ValueError as error:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tamed._os.text import signal_name
+from tamed._os.text import shown, signal_name
 from tamed.builtin.programs.shim import Program
 from tamed.errors import ApplicationFailed, TamedError, Unavailable, from_os_error
 from tamed.log.logger import own_logger
@@ -29,8 +28,6 @@ _PATIENCE: Final = 1.0
 """Seconds to wait for the end of the output of an ended program."""
 
 _MORE: Final = " [...]"
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class ForkServerService(Service):
@@ -163,7 +160,7 @@ class Process:
     async def _follow(self, reader: asyncio.StreamReader) -> None:
         try:
             while message := await _receive(reader):
-                self._ended.set_result(Ending.of(message["status"]))
+                self._ended.set_result(Ending(os.waitstatus_to_exitcode(message["status"])))
         finally:
             if not self._ended.done():
                 self._ended.set_result(Ending(None))
@@ -179,11 +176,6 @@ class Ending:
     """
 
     code: int | None
-
-    @classmethod
-    def of(cls, status: int) -> "Ending":
-        """Read a wait status, as of wait(2)."""
-        return cls(os.waitstatus_to_exitcode(status))
 
     def __str__(self) -> str:
         if self.code is None:
@@ -313,5 +305,4 @@ class Output:
 
 
 def _readable(line: bytes) -> str:
-    text = line.decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return shown(line.decode("utf-8", "backslashreplace"))
