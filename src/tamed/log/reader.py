@@ -21,8 +21,11 @@ from tamed._os.trust import TO_READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 __all__ = ["LogReader"]
 
@@ -50,45 +53,27 @@ class LogReader:
     def last(self, count: int) -> list[bytes]:
         """Return the last ``count`` lines, from old files too if necessary; `more` continues after them."""
         lines = _last_lines(self._stream, count)
-        for _ in range(_LOOKS):
-            files = self._files()
-            try:
-                older = self._lines_before(files, count - len(lines))
-            except FileNotFoundError:
-                continue
-            if self._are_still(files):  # otherwise there was a rotation in between
-                return older + lines
-        raise _never_at_rest()
+        return self._at_rest(lambda files, _: self._lines_before(files, count - len(lines))) + lines
 
     def every(self, since: float | None = None) -> Iterator[bytes]:
         """Yield all lines, those of the old files first; `more` continues after them.
 
         Old files whose last line was written before ``since``, in seconds since the epoch, are left out.
         """
-        with ExitStack() as opened:
-            for older in self._all_before(since, opened):
-                yield from _lines(older)
+
+        def opened(files: dict[int, _File], undo: ExitStack) -> list[io.BufferedIOBase]:
+            oldest_first = (files[each] for each in sorted(self._older(files), reverse=True))
+            return [
+                undo.enter_context(_open(each.path, self._owner))
+                for each in oldest_first
+                if since is None or each.written >= since
+            ]
+
+        with ExitStack() as streams:
+            for stream in map(streams.enter_context, self._at_rest(opened)):
+                yield from _lines(stream)
         self._stream.seek(0)
         yield from _lines(self._stream)
-
-    def _all_before(self, since: float | None, opened: ExitStack) -> list[io.BufferedIOBase]:
-        """Open the files that are older than the open one, the oldest first."""
-        for _ in range(_LOOKS):
-            files = self._files()
-            number = self._number(files)
-            older = [each for each in files if number is not None and each > number]
-            wanted = [files[each] for each in sorted(older, reverse=True)]
-            try:
-                streams = [
-                    opened.enter_context(_open(each.path, self._owner))
-                    for each in wanted
-                    if since is None or each.written >= since
-                ]
-            except FileNotFoundError:
-                continue
-            if self._are_still(files):
-                return streams
-        raise _never_at_rest()
 
     def more(self) -> Iterator[bytes]:
         """Yield the lines that were written since the last line that was read, up to now.
@@ -114,8 +99,7 @@ class LogReader:
     def _lines_before(self, files: dict[int, _File], count: int) -> list[bytes]:
         """Return the last lines of the files that are older than the open one."""
         lines: list[bytes] = []
-        number = self._number(files)
-        for older in sorted(other for other in files if number is not None and other > number):
+        for older in sorted(self._older(files)):
             if len(lines) >= count:
                 break
             with _open(files[older].path, self._owner) as stream:
@@ -123,24 +107,34 @@ class LogReader:
         return lines
 
     def _following(self) -> io.BufferedIOBase | None:
-        """Open the file that follows the open one; None if that is the youngest.
+        """Open the file that follows the open one; None if that is the youngest."""
+
+        def opened(files: dict[int, _File], undo: ExitStack) -> io.BufferedIOBase | None:
+            number = self._next_number(files)
+            return None if number is None else undo.enter_context(_open(files[number].path, self._owner))
+
+        return self._at_rest(opened)
+
+    def _at_rest(self, read: Callable[[dict[int, _File], ExitStack], T]) -> T:
+        """Return what ``read`` returns for the files, which nobody has renamed meanwhile.
 
         A rotation renames one file after the other, so a listing during a rotation can be inconsistent. If
-        two listings are the same, no file was renamed between them.
+        two listings are the same, no file was renamed between them. Otherwise ``read`` is called again, and
+        what it has entered into its stack is closed.
         """
         for _ in range(_LOOKS):
             files = self._files()
-            number = self._next_number(files)
-            if number is None:
-                return None
-            try:
-                following = _open(files[number].path, self._owner)
-            except FileNotFoundError:
-                continue
-            if self._are_still(files):
-                return following
-            following.close()
-        raise _never_at_rest()
+            with ExitStack() as undo, suppress(FileNotFoundError):
+                found = read(files, undo)
+                if self._are_still(files):
+                    undo.pop_all()
+                    return found
+        raise OSError(errno.EBUSY, "its old files are being renamed continuously")
+
+    def _older(self, files: dict[int, _File]) -> list[int]:
+        """Return the numbers of the files that are older than the open one; none if that does not exist."""
+        number = self._number(files)
+        return [] if number is None else [other for other in files if other > number]
 
     def _next_number(self, files: dict[int, _File]) -> int | None:
         number = self._number(files)
@@ -187,10 +181,6 @@ class _File:
     def may_follow(self, written: float, number: int) -> bool:
         """Return whether this file, with its number, may be younger than one that was written then."""
         return not self.is_compressed and (number == 0 or self.written >= written)
-
-
-def _never_at_rest() -> OSError:
-    return OSError(errno.EBUSY, "its old files are being renamed continuously")
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:

@@ -28,8 +28,7 @@ def open_sink(plan: LogPlan, name: str, owner: Identity | None) -> Sink:
         case "file":
             from tamed.log.file import LogFile  # lazy import: a log on standard error has none
 
-            notice = _NoticeFormat(plan.layout)
-            return LogFile(Path(plan.path), plan.rotation, owner=owner, notice=notice)
+            return LogFile(Path(plan.path), plan.rotation, owner=owner, notice=_notices(plan.layout))
         case "syslog":
             from tamed.log.syslog import SyslogSender  # lazy import, for the same reason
 
@@ -39,7 +38,7 @@ def open_sink(plan: LogPlan, name: str, owner: Identity | None) -> Sink:
 
             return JournalSender(identifier=name)
         case _:
-            return StreamSink(2, _NoticeFormat(plan.layout))
+            return StreamSink(2, _notices(plan.layout))
 
 
 _CHUNK = 4096  # bytes that a writable pipe accepts at least: PIPE_BUF, pipe(7)
@@ -78,7 +77,8 @@ class StreamSink(Sink):
         data = b"".join(lines)
         if not self._unreported and not self._rest:
             data = data[self._write(data) :]
-            self._rest, data = _first_line(data)
+            line, newline, data = data.partition(b"\n")  # the first line is written completely
+            self._rest = line + newline
         self._lost += data.count(b"\n")
 
     @property
@@ -126,18 +126,12 @@ class StreamSink(Sink):
         return room
 
 
-def _first_line(data: bytes) -> tuple[bytes, bytes]:
-    """Split off the first line, so that it is written completely."""
-    line, newline, others = data.partition(b"\n")
-    return line + newline, others
+def _notices(name: str) -> Callable[[str], bytes]:
+    """Return a function that makes a line of the log about the log itself, in the layout of the log."""
+    layout = layout_of(name)
 
-
-class _NoticeFormat:
-    """Formats a notice, a line of the log about the log itself, in the layout of the log."""
-
-    def __init__(self, layout: str) -> None:
-        self._layout = layout_of(layout)
-
-    def __call__(self, text: str) -> bytes:
-        line = self._layout(Line(time.time(), "WARNING", "tamed", text, os.getpid()))
+    def notice(text: str) -> bytes:
+        line = layout(Line(time.time(), "WARNING", "tamed", text, os.getpid()))
         return line.encode(errors="backslashreplace") + b"\n"
+
+    return notice
