@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.cli.new import Package, requirement_of
+from tamed.cli.new import requirement_of, write_package
 from tamed.errors import CannotCreate, PermissionRefused, UsageError
 from tests.cli.conftest import Tamed
 from tests.patience import PATIENCE
@@ -146,7 +146,7 @@ def test_a_new_package_installs_itself_tests_itself_and_runs(tmp_path: Path) -> 
 
 def test_everything_is_filled_in(tmp_path: Path) -> None:
     """No placeholder is left, and the files have the user's default permissions."""
-    assert Package("poem-hour", "tamed>=1").write(tmp_path) == len(FILES)
+    assert write_package("poem-hour", tmp_path, "tamed>=1") == len(FILES)
     folder = tmp_path / "poem-hour"
     assert written(folder) == FILES
     assert not [name for name in FILES if re.search("@[A-Z]+@", (folder / name).read_text("utf-8"))]
@@ -158,7 +158,7 @@ def test_everything_is_filled_in(tmp_path: Path) -> None:
 def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
     """An existing empty folder becomes that of the package."""
     (tmp_path / "poem-hour").mkdir()
-    Package("poem-hour", "tamed").write(tmp_path)
+    write_package("poem-hour", tmp_path, "tamed")
     assert written(tmp_path / "poem-hour") == FILES
 
 
@@ -167,7 +167,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tamed: Tamed, tmp_path: Pat
     (tmp_path / "poem-hour").mkdir()
     (tmp_path / "poem-hour" / "mine").write_text("precious")
     with pytest.raises(CannotCreate, match=r"cannot write .*/poem-hour: the folder is not empty; choose"):
-        Package("poem-hour", "tamed").write(tmp_path)
+        write_package("poem-hour", tmp_path, "tamed")
     assert written(tmp_path) == {"poem-hour/mine"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["poem-hour"]
 
@@ -176,7 +176,7 @@ def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
     """An existing file of that name is refused like a folder."""
     (tmp_path / "poem-hour").write_text("precious")
     with pytest.raises(CannotCreate, match=r"cannot write .*/poem-hour: there is a file of this name"):
-        Package("poem-hour", "tamed").write(tmp_path)
+        write_package("poem-hour", tmp_path, "tamed")
     assert [entry.name for entry in tmp_path.iterdir()] == ["poem-hour"]
 
 
@@ -198,7 +198,7 @@ def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
 def test_a_name_must_do_for_all_that_it_names(tmp_path: Path, name: str, says: str) -> None:
     """The name is used for a folder, a package, a module and a plugin."""
     with pytest.raises(UsageError) as refused:
-        Package(name, "tamed", taken=["ode"])
+        write_package(name, tmp_path, "tamed", taken=["ode"])
     assert str(refused.value).startswith(" ".join(f"package name {name!r}: {says}".split()))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.cli.new import Package
+from tamed.cli.new import write_package
 from tests.cli.conftest import Tamed, tamed
 from tests.patience import PATIENCE
 from tests.structure.source import ROOT
@@ -193,7 +193,7 @@ def test_the_image_runs_the_deployment(tamed: Tamed, tmp_path: Path) -> None:
 
 def test_the_image_of_a_new_package_runs_it(tmp_path: Path) -> None:
     """Its Containerfile installs what is in no index from wheels beside it."""
-    Package("poem-hour", "tamed").write(tmp_path)
+    write_package("poem-hour", tmp_path, "tamed")
     context = tmp_path / "poem-hour"
     wheel = _make_wheel(context / "wheels")
     _pip("download", "--only-binary", ":all:", "--dest", wheel.parent, "hatchling", wheel)

@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tamed.cli.new import Package
+from tamed.cli.new import write_package
 from tests.docs.reader import blocks_of
 from tests.structure.source import ROOT
 from tests.structure.test_docs_programs import blocks
@@ -30,7 +30,7 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
 
 def test_the_package_of_the_tutorial_passes_its_tests(tmp_path: Path) -> None:
     """What ``tamed new`` wrote, changed as the page says."""
-    Package("poemhour", "tamed").write(tmp_path)
+    write_package("poemhour", tmp_path, "tamed")
     folder = tmp_path / "poemhour"
     for block in blocks_of(ROOT / "docs/tutorial/package.md"):
         if block.name:

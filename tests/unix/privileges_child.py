@@ -58,8 +58,8 @@ def try_to_regain(user: str) -> dict[str, str]:
         "chroot": outcome(lambda: os.chroot("/")),
         "again": outcome(lambda: drop_privileges(Identity.resolve("root"))),
         "same": outcome(lambda: drop_privileges(Identity.resolve(user))),
-        "capabilities": outcome(lambda: set_capabilities([Capability.NET_RAW])),
-        "keep": outcome(lambda: drop_privileges(Identity.resolve(user), keep=[Capability.NET_RAW])),
+        "capabilities": outcome(lambda: set_capabilities([Capability.parse("NET_RAW")])),
+        "keep": outcome(lambda: drop_privileges(Identity.resolve(user), keep=[Capability.parse("NET_RAW")])),
     }
 
 
@@ -125,8 +125,8 @@ def see_what_is_wrong(user: str) -> list[str]:
 def see_capabilities_left(user: str) -> list[str]:
     """Return what the proof says while capabilities, or new ones, could be had."""
     identity = Identity.resolve(user)
-    drop_privileges(identity, keep=[Capability.NET_RAW])
-    return [_what_is_wrong(identity, []), _what_is_wrong(identity, [Capability.NET_RAW])]
+    drop_privileges(identity, keep=[Capability.parse("NET_RAW")])
+    return [_what_is_wrong(identity, []), _what_is_wrong(identity, [Capability.parse("NET_RAW")])]
 
 
 def leave_new_privileges(user: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.unix.privileges import Capability, capability_sets
+from tamed.unix.privileges import CAPABILITIES, Capability, capability_sets
 from tests.unix.child import status_of
 
 HEADER = Path("/usr/include/linux/capability.h")
@@ -14,7 +14,7 @@ HEADER = Path("/usr/include/linux/capability.h")
 @pytest.mark.parametrize("text", ["CAP_NET_BIND_SERVICE", "cap_net_bind_service", " NET_BIND_SERVICE "])
 def test_names(text: str) -> None:
     """A capability is read in any case, with or without its prefix, and written as the manual does."""
-    assert Capability.parse(text) is Capability.NET_BIND_SERVICE
+    assert Capability.parse(text) == 10
     assert str(Capability.parse(text)) == "CAP_NET_BIND_SERVICE"
 
 
@@ -33,7 +33,7 @@ def test_numbers_are_the_kernel_s() -> None:
     """Every capability has the name and number that the kernel's header gives it."""
     found = re.findall(r"^#define CAP_([A-Z_]+)\s+(\d+)$", HEADER.read_text(), re.MULTILINE)
     known = {name: int(number) for name, number in found}
-    ours = {one.name: one.value for one in Capability}
+    ours = {name: number for number, name in enumerate(CAPABILITIES)}
     assert {name: number for name, number in known.items() if number <= max(ours.values())} == ours
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tamed.cli._instance_commands import INSTANCE_COMMANDS
-from tamed.cli.grammar import Argument, Command, Option, one_of, parse, path_word, whole_number
+from tamed.cli.grammar import Argument, Command, Option, parse, path_word, whole_number
 from tamed.errors import UsageError
 
 TYPE_CHECKING = False
@@ -111,7 +111,7 @@ _OTHERS: Final = (
             ('eval "$(tamed completion zsh)"', "in ~/.zshrc, after compinit"),
             ("tamed completion fish > ~/.config/fish/completions/tamed.fish", ""),
         ),
-        arguments=(Argument("shell", "SHELL", read=one_of(*_SHELLS), choices=_SHELLS),),
+        arguments=(Argument("shell", "SHELL", choices=_SHELLS),),
     ),
     Command(
         "export",
@@ -131,7 +131,7 @@ _OTHERS: Final = (
             ("tamed export kubernetes --image verse:1 verse.toml | kubectl apply -f -", ""),
         ),
         arguments=(
-            Argument("kind", "KIND", read=one_of(*_EXPORTS), choices=_EXPORTS),
+            Argument("kind", "KIND", choices=_EXPORTS),
             Argument("file", "FILE", read=path_word, complete="file"),
         ),
         options=(

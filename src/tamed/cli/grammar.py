@@ -92,6 +92,7 @@ class Option:
 class Argument:
     """A positional argument. If it is not given, its value is None.
 
+    Its word is read by ``read``, by default as one of the ``choices``, or as it is.
     ``complete`` is its kind of completion: ``file``, ``folder``, ``target``, ``instance``, ``running`` (an
     instance that runs), or ``command``. The last one may be ``repeatable``: its value is then a list.
     """
@@ -102,7 +103,7 @@ class Argument:
         metavar: str,
         *,
         required: bool = True,
-        read: Callable[[str], object] = str,
+        read: Callable[[str], object] | None = None,
         choices: tuple[str, ...] = (),
         complete: str = "",
         repeatable: bool = False,
@@ -111,7 +112,7 @@ class Argument:
         self.metavar = metavar
         self.required = required
         self.repeatable = repeatable
-        self.read = read
+        self.read = read or (one_of(*choices) if choices else str)
         self.choices = choices
         self.complete = complete
 

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
+from functools import partial
 from heapq import merge
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from tamed._os.text import shown, shown_in_json
 from tamed.cli._text import colours, duration, one_line, shown_lines, size
@@ -33,7 +34,6 @@ from tamed.unix.rundir import RunDirectory
 __all__ = ["events", "logs"]
 
 _LOOK: Final = 0.2  # seconds between two reads of a file that is followed
-_INDENT: Final = "    "
 
 
 def logs(
@@ -64,7 +64,7 @@ def logs(
             opened.enter_context(closing(_Source(path, owner, title, wanted)))
             for title, path, owner in _files(directory, name, every)
         ]
-        put = _Printer(as_json=as_json, is_coloured=colours()).put
+        put = partial(_print, as_json=as_json, is_coloured=colours())
         for source, entry in deque(merge(*(each.last(lines) for each in sources), key=_time), maxlen=lines):
             put(source.title, entry)
         while follow:
@@ -153,23 +153,19 @@ def _time(item: tuple[_Source, Entry]) -> float:
     return item[1].time or 0.0
 
 
-class _Printer(NamedTuple):
-    """Prints records, escaped: Tamed escapes what it logs, but other programs may write to the file."""
+def _print(title: str, entry: Entry, *, as_json: bool, is_coloured: bool) -> None:
+    """Print a record, and its instance if it has a title.
 
-    as_json: bool
-    is_coloured: bool
-
-    def put(self, title: str, entry: Entry) -> None:
-        """Print a record, and its instance if it has a title."""
-        if self.as_json:
-            fields = {"instance": title, **entry.fields} if title else entry.fields
-            print(shown_in_json(json.dumps(fields, ensure_ascii=False)))
-            return
-        prefix = f"{title} | " if title else ""
-        lines = [f"{prefix}{shown(line)}" for line in entry.text.split("\n")]
-        colour = COLOURS.get(entry.level) if self.is_coloured else None
-        text = "\n".join(lines)
-        print(f"\x1b[{colour}m{text}\x1b[0m" if colour else text)
+    It is escaped: Tamed escapes what it logs, but other programs may write to the file.
+    """
+    if as_json:
+        fields = {"instance": title, **entry.fields} if title else entry.fields
+        print(shown_in_json(json.dumps(fields, ensure_ascii=False)))
+        return
+    prefix = f"{title} | " if title else ""
+    text = "\n".join(f"{prefix}{shown(line)}" for line in entry.text.split("\n"))
+    colour = COLOURS.get(entry.level) if is_coloured else None
+    print(f"\x1b[{colour}m{text}\x1b[0m" if colour else text)
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

@@ -5,7 +5,7 @@ import keyword
 import re
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.metadata import Distribution, distribution
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -15,7 +15,7 @@ from tamed._version import __version__
 from tamed.errors import CannotCreate, UsageError, from_os_error
 from tamed.plugins.discovery import names
 
-__all__ = ["Package", "new", "requirement_of"]
+__all__ = ["new", "requirement_of", "write_package"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PLACEHOLDER = re.compile(r"@([A-Z]+)@")
@@ -26,60 +26,52 @@ _OTHER = f"{_OTHER_NAME}, or remove it"
 
 def new(name: str) -> None:
     """Write a package."""
-    package = Package(name, requirement_of(distribution("tamed")), taken=names(()))
-    files = package.write(Path())
-    print(f"wrote {files} files; next: cd {package.name} && make test")
+    count = write_package(name, Path(), requirement_of(distribution("tamed")), taken=names(()))
+    print(f"wrote {count} files; next: cd {name} && make test")
 
 
-class Package:
-    """A new package with a service, a plugin of the same name and tests, not yet written.
+def write_package(name: str, parent: Path, requirement: str, taken: Collection[str] = ()) -> int:
+    """Write a package into a folder of its name in ``parent``, all or nothing; return the number of files.
 
-    ``requirement`` is the requirement of Tamed for pip, and ``taken`` are the names of existing plugins.
-    Raises UsageError for a name that is not valid for a package, a module and a plugin.
+    ``requirement`` is the requirement of Tamed for pip, and ``taken`` are the names of existing plugins. The
+    folder may exist if it is empty. Raises UsageError for a name that is not valid for a package, a module
+    and a plugin, CannotCreate, or the error of `from_os_error`.
     """
+    words = {
+        "NAME": _checked(name, taken),
+        "MODULE": _module(name),
+        "TAMED": requirement,
+        "VERSION": __version__,
+    }
+    folder = parent / name
+    try:
+        # In the same parent, so that one rename moves it to its place.
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent) as scratch:
+            made = Path(scratch, name)
+            count = _copy(files("tamed.cli") / "_template", made, words)
+            made.rename(folder)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CannotCreate(f"cannot write {folder}", "there is a file of this name", _OTHER) from error
+    except OSError as error:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise CannotCreate(f"cannot write {folder}", "the folder is not empty", _OTHER) from error
+        raise from_os_error(f"cannot write {folder}", error) from error
+    return count
 
-    def __init__(self, name: str, requirement: str, taken: Collection[str] = ()) -> None:
-        self.name = _checked(name, taken)
-        self._words = {
-            "NAME": name,
-            "MODULE": _module(name),
-            "TAMED": requirement,
-            "VERSION": __version__,
-        }
 
-    def write(self, parent: Path) -> int:
-        """Write it into a folder of its name in ``parent``, all or nothing; return the number of files.
-
-        The folder may exist if it is empty. Raises CannotCreate, or the error of `from_os_error`.
-        """
-        folder = parent / self.name
-        try:
-            # In the same parent, so that one rename moves it to its place.
-            with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=parent) as scratch:
-                made = Path(scratch, self.name)
-                count = self._copy(files("tamed.cli") / "_template", made)
-                made.rename(folder)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise CannotCreate(f"cannot write {folder}", "there is a file of this name", _OTHER) from error
-        except OSError as error:
-            if folder.is_dir() and any(folder.iterdir()):
-                raise CannotCreate(f"cannot write {folder}", "the folder is not empty", _OTHER) from error
-            raise from_os_error(f"cannot write {folder}", error) from error
-        return count
-
-    def _copy(self, source: Traversable, target: Path) -> int:
-        """Copy a folder of templates and fill in the placeholders; return the number of files."""
-        target.mkdir()
-        count = 0
-        for entry in source.iterdir():
-            name = entry.name.replace("MODULE", self._words["MODULE"]).replace("NAME", self.name)
-            if entry.is_dir():
-                count += self._copy(entry, target / name)
-            else:
-                text = _PLACEHOLDER.sub(lambda found: self._words[found[1]], entry.read_text("utf-8"))
-                (target / name.removesuffix(".txt")).write_text(text, "utf-8")
-                count += 1
-        return count
+def _copy(source: Traversable, target: Path, words: Mapping[str, str]) -> int:
+    """Copy a folder of templates and fill in the placeholders; return the number of files."""
+    target.mkdir()
+    count = 0
+    for entry in source.iterdir():
+        name = entry.name.replace("MODULE", words["MODULE"]).replace("NAME", words["NAME"])
+        if entry.is_dir():
+            count += _copy(entry, target / name, words)
+        else:
+            text = _PLACEHOLDER.sub(lambda found: words[found[1]], entry.read_text("utf-8"))
+            (target / name.removesuffix(".txt")).write_text(text, "utf-8")
+            count += 1
+    return count
 
 
 def requirement_of(installed: Distribution) -> str:

@@ -53,7 +53,7 @@ def all_makers(folders: Sequence[Path]) -> list[Any]:
 
 def has_plugin(name: str, folders: Sequence[Path] = ()) -> bool:
     """Return whether a Twisted plugin has this name."""
-    return _find(name, folders) is not None
+    return any(maker.tapname == name for maker in all_makers(folders))
 
 
 def check_options(job: Job) -> None:
@@ -175,7 +175,7 @@ def _find_maker(name: str, folders: Sequence[Path]) -> Any:
 
     Raises UsageError if there is none, and ApplicationFailed if a module that cannot be imported may have it.
     """
-    maker = _find(name, folders)
+    maker = next((each for each in all_makers(folders) if each.tapname == name), None)
     if maker is not None:
         return maker
     known = []
@@ -185,12 +185,6 @@ def _find_maker(name: str, folders: Sequence[Path]) -> Any:
             raise ApplicationFailed(f"{module} cannot be imported", reason(error)) from error
     remedy = did_you_mean(name, known, "`tamed plugins` lists them")
     raise UsageError(f"unknown Twisted plugin {name!r}", remedy=remedy)
-
-
-def _find(name: str, folders: Sequence[Path]) -> Any:
-    return next(
-        (maker for _, makers, _ in _modules(folders) for maker in makers if maker.tapname == name), None
-    )
 
 
 def _modules(folders: Sequence[Path]) -> Iterator[tuple[str, list[Any], Exception | None]]:

@@ -15,12 +15,11 @@ In some containers root has no CAP_SETPCAP. The bounding set then stays unchange
 without permitted capabilities it has no effect, so that is a warning and not an error.
 """
 
-import enum
 import errno
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from tamed._os.fork import require_single_thread
 from tamed._os.identity import Identity, become
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AS_ROOT",
+    "CAPABILITIES",
     "ROOT_FLAGS",
     "Capability",
     "CapabilitySets",
@@ -58,66 +58,33 @@ AS_ROOT = "running as root; drop privileges with --user NAME, or pass --user roo
 ROOT_FLAGS = ("-E", "-s")
 """Flags of a Python that works as root for another user: no ``PYTHON*`` variables, and no user site."""
 
+CAPABILITIES: Final = """
+    CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+    NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT
+    SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE
+    AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ
+    PERFMON BPF CHECKPOINT_RESTORE
+""".split()  # noqa: SIM905 - one name a line would be 41 lines
+"""The names of capabilities(7), without ``CAP_``, in the order of their numbers."""
 
-class Capability(enum.IntEnum):
-    """A Linux capability, by its name in capabilities(7) without ``CAP_``."""
 
-    CHOWN = 0
-    DAC_OVERRIDE = 1
-    DAC_READ_SEARCH = 2
-    FOWNER = 3
-    FSETID = 4
-    KILL = 5
-    SETGID = 6
-    SETUID = 7
-    SETPCAP = 8
-    LINUX_IMMUTABLE = 9
-    NET_BIND_SERVICE = 10
-    NET_BROADCAST = 11
-    NET_ADMIN = 12
-    NET_RAW = 13
-    IPC_LOCK = 14
-    IPC_OWNER = 15
-    SYS_MODULE = 16
-    SYS_RAWIO = 17
-    SYS_CHROOT = 18
-    SYS_PTRACE = 19
-    SYS_PACCT = 20
-    SYS_ADMIN = 21
-    SYS_BOOT = 22
-    SYS_NICE = 23
-    SYS_RESOURCE = 24
-    SYS_TIME = 25
-    SYS_TTY_CONFIG = 26
-    MKNOD = 27
-    LEASE = 28
-    AUDIT_WRITE = 29
-    AUDIT_CONTROL = 30
-    SETFCAP = 31
-    MAC_OVERRIDE = 32
-    MAC_ADMIN = 33
-    SYSLOG = 34
-    WAKE_ALARM = 35
-    BLOCK_SUSPEND = 36
-    AUDIT_READ = 37
-    PERFMON = 38
-    BPF = 39
-    CHECKPOINT_RESTORE = 40
+class Capability(int):
+    """A Linux capability, by its number."""
+
+    __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse ``CAP_NET_BIND_SERVICE``, in any case, with or without ``CAP_``. Raises ValueError."""
         name = text.strip().upper().removeprefix("CAP_")
-        try:
-            return cls[name]
-        except KeyError:
-            pass
-        hint = did_you_mean(f"CAP_{name}", (f"CAP_{each}" for each in cls.__members__))
+        if name in CAPABILITIES:
+            return cls(CAPABILITIES.index(name))
+        hint = did_you_mean(f"CAP_{name}", (f"CAP_{each}" for each in CAPABILITIES))
         expected = "expected a capability such as CAP_NET_BIND_SERVICE"
         raise ValueError("; ".join(filter(None, (f"{text!r}: {expected}", hint))))
 
     def __str__(self) -> str:
-        return f"CAP_{self.name}"
+        return f"CAP_{CAPABILITIES[self]}"
 
 
 class CapabilitySets(NamedTuple):
@@ -135,19 +102,12 @@ class CapabilitySets(NamedTuple):
 # (SETUID, SETGID, SETPCAP, SETFCAP), entering another process or the kernel (SYS_PTRACE, SYS_MODULE,
 # SYS_RAWIO, BPF, SYS_ADMIN), or with a root directory that it has prepared (SYS_CHROOT). Unknown ones are
 # refused too.
-_KEEPABLE = {
-    Capability.AUDIT_WRITE,
-    Capability.BLOCK_SUSPEND,
-    Capability.IPC_LOCK,
-    Capability.LEASE,
-    Capability.NET_ADMIN,
-    Capability.NET_BIND_SERVICE,
-    Capability.NET_BROADCAST,
-    Capability.NET_RAW,
-    Capability.SYS_NICE,
-    Capability.SYS_RESOURCE,
-    Capability.SYS_TIME,
-    Capability.WAKE_ALARM,
+_KEEPABLE: Final = {
+    Capability.parse(name)
+    for name in """
+        AUDIT_WRITE BLOCK_SUSPEND IPC_LOCK LEASE NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW SYS_NICE
+        SYS_RESOURCE SYS_TIME WAKE_ALARM
+    """.split()  # noqa: SIM905 - as above
 }
 
 
