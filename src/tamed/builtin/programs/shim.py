@@ -47,14 +47,7 @@ from tamed._os.syscalls import be_subreaper, die_with_parent, forbid_new_privile
 
 __all__ = ["ForkServer", "LaunchFailed", "Program", "keep", "launch", "main"]
 
-_IGNORED: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+_IGNORED: Final = [signal.Signals[f"SIG{name}"] for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2")]
 
 _MOST: Final = 253
 """Descriptors in a message: SCM_MAX_FD of unix(7)."""
@@ -159,7 +152,9 @@ def _steps(
         limit = getattr(resource, f"RLIMIT_{name.upper()}")
         yield f"limit {name} to {value}", partial(resource.setrlimit, limit, (value, value))
     if (identity := program.identity) is not None:
-        yield f"become user {identity.name or identity.uid}", partial(_become_user, identity)
+        become_user = f"become user {identity.name or identity.uid}"
+        yield become_user, leave_keyring
+        yield become_user, partial(become, identity)
     if program.directory:
         yield f"change to the directory {program.directory}", partial(os.chdir, program.directory)
     if program.umask is not None:
@@ -183,11 +178,6 @@ def _find(name: str, environment: Mapping[str, str]) -> None:
     if not any(os.access(each, os.X_OK) for each in files):
         number = errno.EACCES if files else errno.ENOENT
         raise OSError(number, os.strerror(number))
-
-
-def _become_user(identity: Identity) -> None:
-    leave_keyring()
-    become(identity)
 
 
 def _reset_signals() -> None:
