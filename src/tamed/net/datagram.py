@@ -10,8 +10,7 @@ from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import Connection
-from tamed.net._leaving import filter_disconnects
+from tamed.net._connection import Connection, filter_disconnects
 from tamed.net.listen import Endpoints, Gate, ListeningService, current_environment
 from tamed.service.service import require_function
 

@@ -7,8 +7,7 @@ from typing import Any, Final, Unpack, cast
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import Connection, peer_text
-from tamed.net._leaving import close_when_sent, discard_input
+from tamed.net._connection import Connection, close_when_sent, discard_input, peer_text
 from tamed.net.accept import OnAccept
 from tamed.net.listen import Endpoints, Listener
 from tamed.net.server import Server, ServerOptions

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import Connection, TlsConnection, TransportOpener
+from tamed.net._connection import Connection, TlsConnection, TransportOpener, filter_disconnects
 from tamed.net._handshakes import DEFAULT_MOST, DEFAULT_TIMEOUT, Handshakes
-from tamed.net._leaving import filter_disconnects
 from tamed.net.accept import DEFAULT_BACKLOG, Acceptor, ListeningSocket, OnAccept, usable_backlog
 from tamed.net.address_limit import AddressLimit
 from tamed.net.listen import Endpoints, Gate, Listener, ListeningService, current_environment

@@ -1,15 +1,22 @@
-"""Servers whose connections are served by a protocol, or by a coroutine with a reader and a writer."""
+"""Servers whose connections are served by a protocol, or by a coroutine with a reader and a writer.
+
+Peers may disconnect at any moment, which is no fault of the application. Event loops report a closed
+connection in many ways. asyncio's own loop drops data that is written to it, with a warning from the sixth
+time on, or raises AttributeError if there was buffered data when it was closed; uvloop raises RuntimeError.
+For the address of such a connection, asyncio's loop returns the old one, and uvloop raises AttributeError.
+"""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Unpack, cast
+from typing import Any, Final, Unpack, cast
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import Connection, peer_text
-from tamed.net._leaving import StreamProtocol, Writer, close_when_sent, peer_left
+from tamed.net._compat import is_error_of_closed_connection, retrieve_close_error
+from tamed.net._connection import Connection, close_when_sent, peer_text
 from tamed.net.accept import OnAccept
 from tamed.net.listen import Endpoints, Listener
 from tamed.net.server import Server, ServerOptions
@@ -17,8 +24,12 @@ from tamed.service.service import require_function
 
 __all__ = ["ProtocolServer", "StreamHandler", "StreamServer"]
 
-
 log = own_logger("tamed.net")
+
+_GONE: Final = frozenset(
+    {errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT}
+)
+"""The errors of an unreachable or disconnected peer, besides those of ConnectionError."""
 
 
 class ProtocolServer(Server):
@@ -124,13 +135,13 @@ class StreamServer(Server):
 
         def make(connection: Connection, address: Any) -> asyncio.BaseProtocol:
             reader = asyncio.StreamReader(limit, loop)
-            return StreamProtocol(reader, partial(connected, connection, address, reader), loop)
+            return _StreamProtocol(reader, partial(connected, connection, address, reader), loop)
 
         def connected(
             connection: Connection, address: Any, reader: asyncio.StreamReader, transport: asyncio.Transport
         ) -> None:
             # Not a coroutine: asyncio would create the task, and before Python 3.12 lose its exception.
-            writer = Writer(transport, reader, address, loop)
+            writer = _Writer(transport, reader, address, loop)
             task = self._handling[connection] = loop.create_task(self._handle(connection, reader, writer))
             task.add_done_callback(partial(self._handled, connection))
 
@@ -162,7 +173,7 @@ class StreamServer(Server):
 
     def _report(self, error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
-        if peer_left(error, reader, writer):
+        if _peer_left(error, reader, writer):
             log.info("%s lost %s: %s", self.full_name, peer, reason(error))
         else:
             log.error("%s failed to serve %s", self.full_name, peer, exc_info=error)
@@ -184,3 +195,99 @@ class StreamServer(Server):
     def _forget(self) -> None:
         self._handling.clear()
         super()._forget()
+
+
+def _peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Return whether the peer caused a handler's error, and not another connection of the handler."""
+    if error is reader.exception():
+        return True
+    gone = writer.is_closing() or reader.at_eof()
+    if isinstance(error, OSError):
+        return gone and (isinstance(error, ConnectionError) or error.errno in _GONE)
+    return gone and (isinstance(error, asyncio.IncompleteReadError) or is_error_of_closed_connection(error))
+
+
+class _StreamProtocol(asyncio.StreamReaderProtocol):
+    """Feeds a reader. ``is_over`` is whether the peer has ended both sides: in TLS they end together.
+
+    ``connected`` is called with the transport. asyncio would call it with a writer of its own, which closes
+    the connection when it is not kept, from Python 3.13 on.
+    """
+
+    is_over = False
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        connected: Callable[[asyncio.Transport], object],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(reader, loop=loop)
+        self._connected = connected
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connect the reader to the transport."""
+        super().connection_made(transport)
+        self._connected(cast(asyncio.Transport, transport))
+
+    def eof_received(self) -> bool | None:
+        """Record the end of the peer's data; return whether our side stays open."""
+        stays_open = super().eof_received()
+        self.is_over = not stays_open
+        return stays_open
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Record that the connection is closed."""
+        super().connection_lost(error)
+        retrieve_close_error(self)
+
+
+class _Writer(asyncio.StreamWriter):
+    """A writer to a peer that may disconnect at any moment; only `drain` and the reader report that.
+
+    Data that is written after that is dropped. Otherwise uvloop raises RuntimeError, and asyncio's own loop
+    logs a warning. ``peername`` is the accepted address, also after the peer has disconnected.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        reader: asyncio.StreamReader,
+        address: Any,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._stream = cast(_StreamProtocol, transport.get_protocol())
+        super().__init__(transport, self._stream, reader, loop)
+        self._address = address
+
+    def is_closing(self) -> bool:
+        """Return whether no more data can be sent."""
+        return self._stream.is_over or super().is_closing()
+
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
+        """Send data, if the peer is connected."""
+        if not self.is_closing():
+            super().write(data)
+
+    def writelines(self, data: "Iterable[bytes | bytearray | memoryview[Any]]") -> None:
+        """Send several pieces of data, if the peer is connected."""
+        if not self.is_closing():
+            super().writelines(data)
+
+    def write_eof(self) -> None:
+        """End our side, if the peer is connected."""
+        if not self.is_closing():
+            try:
+                super().write_eof()
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return information about the connection, or the default if it is closed."""
+        if name == "peername":
+            return self._address
+        try:
+            return super().get_extra_info(name, default)
+        except (AttributeError, OSError):  # of uvloop, which reads it from the socket
+            return default
