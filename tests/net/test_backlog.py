@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tamed._os.limits import sysctl
-from tamed.net.accept import DEFAULT_BACKLOG, Once, usable_backlog
+from tamed.net.accept import DEFAULT_BACKLOG, usable_backlog
 
 
 @pytest.mark.parametrize(
@@ -13,14 +13,14 @@ from tamed.net.accept import DEFAULT_BACKLOG, Once, usable_backlog
 )
 def test_the_kernel_s_limit_bounds_the_backlog(wanted: int, limit: int | None, granted: int) -> None:
     """The smaller of the two counts; an unknown limit is none."""
-    assert usable_backlog(wanted, limit=lambda: limit, first=Once()) == granted
+    assert usable_backlog(wanted, limit=lambda: limit, reported=set()) == granted
 
 
 def test_a_low_limit_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """The first server that gets less than it asked for is told the setting; the others are not."""
-    first = Once()
+    reported: set[str] = set()
     with caplog.at_level(logging.WARNING, "tamed.net"):
-        granted = [usable_backlog(4096, limit=lambda: 128, first=first) for _ in range(3)]
+        granted = [usable_backlog(4096, limit=lambda: 128, reported=reported) for _ in range(3)]
     assert granted == [128] * 3
     (told,) = caplog.messages
     assert told == (
@@ -31,10 +31,12 @@ def test_a_low_limit_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_sufficient_limit_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is logged, and the one warning stays unspent, while everybody gets what they ask for."""
-    first = Once()
-    assert usable_backlog(DEFAULT_BACKLOG, limit=lambda: DEFAULT_BACKLOG, first=first) == DEFAULT_BACKLOG
+    reported: set[str] = set()
+    assert (
+        usable_backlog(DEFAULT_BACKLOG, limit=lambda: DEFAULT_BACKLOG, reported=reported) == DEFAULT_BACKLOG
+    )
     assert caplog.messages == []
-    assert first()
+    assert reported == set()
 
 
 def test_the_limit_of_this_machine() -> None:

@@ -20,8 +20,7 @@ from tamed.errors import (
     TamedError,
     Unavailable,
 )
-from tamed.net.bind import Bound, bind
-from tamed.net.bind_unix import _refusal, _require_stale
+from tamed.net.bind import Bound, _require_stale, _unix_refusal, bind
 from tamed.net.endpoint import UnixEndpoint
 from tests.net.unprivileged import run_unprivileged
 
@@ -347,7 +346,7 @@ def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
 
 def test_other_refusals_are_the_system_s(endpoint: UnixEndpoint) -> None:
     """Other errors have the operating system's text."""
-    error = _refusal(endpoint, OSError(errno.EMFILE, "Too many open files"))
+    error = _unix_refusal(endpoint, OSError(errno.EMFILE, "Too many open files"))
     assert isinstance(error, SystemRefused)
     assert str(error) == f"cannot listen on {endpoint}: Too many open files"
 

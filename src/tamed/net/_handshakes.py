@@ -275,7 +275,11 @@ class _Queue:
         """
         another = None
         if self._count >= self.most:
-            loser = network if network in self._waiting else max(self._waiting, key=self._length)
+            loser = (
+                network
+                if network in self._waiting
+                else max(self._waiting, key=lambda each: len(self._waiting[each]))
+            )
             another = next(iter(self._waiting[loser]))
             self.remove(another, loser)
         self._waiting.setdefault(network, {})[connection] = turn
@@ -298,9 +302,6 @@ class _Queue:
         if waiting:
             self._waiting[network] = self._waiting.pop(network)
         return connection, network, turn
-
-    def _length(self, network: str) -> int:
-        return len(self._waiting[network])
 
 
 def _resolve(heard: "asyncio.Future[None]") -> None:

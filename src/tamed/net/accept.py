@@ -29,7 +29,6 @@ __all__ = [
     "Acceptor",
     "ListeningSocket",
     "OnAccept",
-    "Once",
     "Shortage",
     "is_of_the_connection",
     "usable_backlog",
@@ -44,6 +43,7 @@ DEFAULT_BACKLOG: Final = 4096
 OnAccept = Callable[[int, Any], None]
 """Receives the descriptor of a new connection, which is in blocking mode, and its peer's address."""
 
+_SOMAXCONN: Final = "net.core.somaxconn"
 _QUIET: Final = 60.0  # seconds between two lines about a shortage
 
 # accept(2) under "Error handling": Linux returns errors of the new connection, which is then closed. EPERM
@@ -304,39 +304,24 @@ def _limit_behind(error: OSError) -> str:
     return " (the limit of the system is fs.file-max)" if error.errno == errno.ENFILE else ""
 
 
-class Once:
-    """True the first time it is called, and never again."""
-
-    def __init__(self) -> None:
-        self._done = False
-
-    def __call__(self) -> bool:
-        """Return whether this is the first call."""
-        first, self._done = not self._done, True
-        return first
-
-
-_first_in_this_process = Once()
+_reported: Final[set[str]] = set()
+"""The settings of the kernel that this process has reported as too low."""
 
 
 def usable_backlog(
     wanted: int,
     *,
-    limit: Callable[[], int | None] = lambda: sysctl("net.core.somaxconn"),
-    first: Callable[[], bool] = _first_in_this_process,
+    limit: Callable[[], int | None] = lambda: sysctl(_SOMAXCONN),
+    reported: set[str] = _reported,
 ) -> int:
     """Return the backlog that the kernel grants; warn, once in a process, if that is less than wanted.
 
-    ``limit`` returns the kernel's, None if it is unknown.
+    ``limit`` returns the kernel's, None if it is unknown; ``reported`` are the settings with a warning.
     """
     most = limit()
     granted = wanted if most is None else min(wanted, most)
-    if granted < wanted and first():
-        log.warning(
-            "net.core.somaxconn allows only %d of the %d requested waiting connections; "
-            "raise it: sysctl -w net.core.somaxconn=%d",
-            granted,
-            wanted,
-            wanted,
-        )
+    if granted < wanted and _SOMAXCONN not in reported:
+        reported.add(_SOMAXCONN)
+        text = "%s allows only %d of the %d requested waiting connections; raise it: sysctl -w %s=%d"
+        log.warning(text, _SOMAXCONN, granted, wanted, _SOMAXCONN, wanted)
     return granted

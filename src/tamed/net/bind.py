@@ -10,23 +10,38 @@ second process to steal the packets, so there it is not set.
 
 IPv6 sockets are ``IPV6_V6ONLY``: ``[::]:80`` is IPv6 only, regardless of the machine, and ``:80`` is a
 socket for each family, so that IPv4 peers have IPv4 addresses.
+
+For a unix socket ``bind`` comes first and is atomic. If the path exists, it is checked: a socket that no
+process holds is stale and replaced, and nothing else is ever removed. That is done under a lock on the
+directory: otherwise, if two processes find the same stale file, the second would remove the new socket of the
+first.
 """
 
 import errno
+import fcntl
 import os
 import socket
+import stat
 import struct
+import time
 from array import array
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tamed._os.limits import sysctl
-from tamed._os.unix_sockets import SocketFile
-from tamed.errors import ConfigurationError, PermissionRefused, TamedError, Unavailable, from_os_error
+from tamed._os.unix_sockets import SocketFile, abstract_address, bind_unix, short_path
+from tamed.errors import (
+    CannotCreate,
+    ConfigurationError,
+    MissingInput,
+    PermissionRefused,
+    TamedError,
+    Unavailable,
+    from_os_error,
+)
 from tamed.net._endpoint_text import authority
-from tamed.net.bind_unix import bind_unix
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, address_text
 
 __all__ = ["Address", "Bound", "bind", "drop_new_connections", "in_use", "needs_lookup", "resolve"]
@@ -35,6 +50,11 @@ _EVERY: Final = ("0.0.0.0", "::")  # noqa: S104 - the operator asks for them
 _SAME_PORT_ATTEMPTS: Final = 10
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """The machine does not have the address or its family: no error if there is another address."""
+
+_LOCK_ATTEMPTS: Final = 100
+_LOCK_PAUSE: Final = 0.01
+"""Seconds. Other instances hold the lock for microseconds, so a second in all is enough. Any process that can
+open the directory could hold it forever."""
 
 
 class Address(NamedTuple):
@@ -128,8 +148,7 @@ def bind(
             _what(endpoint), "datagrams have no TLS", "write the endpoint without tls://"
         )
     if isinstance(endpoint, UnixEndpoint):
-        sock, file = bind_unix(endpoint, kind)
-        return Bound((sock,), file)
+        return _bind_unix(endpoint, kind)
     if isinstance(endpoint, TcpEndpoint | TlsEndpoint):
         found = resolve(endpoint, kind) if addresses is None else addresses
         return Bound(_InetBinder(endpoint, kind, tuple(found), make_socket, bound_before).bind())
@@ -270,7 +289,110 @@ def _lowest_free_port() -> int:
 def _what(endpoint: Endpoint) -> str:
     if isinstance(endpoint, TcpEndpoint | TlsEndpoint):
         return f"cannot listen on {authority(endpoint.host, endpoint.port)}"
+    if isinstance(endpoint, UnixEndpoint):
+        endpoint = UnixEndpoint(endpoint.path)  # without its mode
     return f"cannot listen on {endpoint}"
+
+
+def _bind_unix(endpoint: UnixEndpoint, kind: socket.SocketKind) -> Bound:
+    """Return a bound, non-blocking socket, and its file unless it is abstract.
+
+    Raises ``Unavailable`` if a process holds the socket, ``CannotCreate`` if the path is not a socket,
+    ``MissingInput`` without the directory, ``PermissionRefused``, and ``ConfigurationError`` for a name
+    that is too long. After an error no file or socket is left.
+    """
+    with ExitStack() as undo:
+        sock = undo.enter_context(socket.socket(socket.AF_UNIX, kind))
+        sock.setblocking(False)
+        try:
+            file = _bind_to_path(sock, endpoint)
+        except OSError as error:
+            raise _unix_refusal(endpoint, error) from error
+        undo.pop_all()
+    return Bound((sock,), file)
+
+
+def _bind_to_path(sock: socket.socket, endpoint: UnixEndpoint) -> SocketFile | None:
+    if endpoint.abstract:
+        sock.bind(abstract_address(endpoint.path))
+        return None
+    path = Path(endpoint.path).absolute()
+    try:
+        return bind_unix(sock, path, endpoint.mode)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    with _alone_in(path.parent, endpoint):
+        _require_stale(path, endpoint)
+        path.unlink(missing_ok=True)
+        return bind_unix(sock, path, endpoint.mode)
+
+
+def _require_stale(path: Path, endpoint: UnixEndpoint) -> None:
+    """Raise unless the path is free, or a socket that no process holds.
+
+    The check connects a datagram socket: for a stream server that fails with a wrong type, and the server
+    never sees a connection. A stream connection would be refused by a socket that is bound but does not
+    listen yet, as by a stale one. Here only ``ECONNREFUSED`` means that no process holds the socket.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a file that is not a socket"
+        raise CannotCreate(_what(endpoint), f"{what} has this path", "remove it or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe, short_path(path) as name:
+        probe.setblocking(False)
+        answer = probe.connect_ex(name)
+    if answer == errno.EACCES:
+        why = "a socket exists, and this user may not check whether it is in use"
+        raise PermissionRefused(_what(endpoint), why, "remove it or choose another path")
+    if answer not in (errno.ECONNREFUSED, errno.ENOENT):
+        raise _unix_in_use(endpoint)
+
+
+@contextmanager
+def _alone_in(directory: Path, endpoint: UnixEndpoint) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_LOCK_PAUSE)
+        else:
+            why = f"another process keeps {directory} locked, so its stale socket cannot be replaced"
+            raise Unavailable(_what(endpoint), why, f"find it: fuser -v {directory}")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _unix_in_use(endpoint: UnixEndpoint) -> Unavailable:
+    import shlex  # not at the top: only needed for errors
+
+    command = f"ss -xap src {shlex.quote(f'unix:{endpoint.path}')}"
+    remedy = f"stop the process that listens there ({command}) or choose another path"
+    return Unavailable(_what(endpoint), "a running process holds this socket", remedy)
+
+
+def _unix_refusal(endpoint: UnixEndpoint, error: OSError) -> TamedError:
+    what, directory = _what(endpoint), Path(endpoint.path).absolute().parent
+    match error.errno:
+        case errno.EADDRINUSE:
+            return _unix_in_use(endpoint)
+        case errno.ENOENT | errno.ENOTDIR:
+            remedy = f"create it (mkdir -p {directory}) or choose another path"
+            return MissingInput(what, f"there is no directory {directory}", remedy)
+        case errno.EACCES | errno.EPERM:
+            why = f"this user may not create a socket in {directory}"
+            return PermissionRefused(what, why, "run as the directory's owner or choose another path")
+        case errno.EROFS | errno.ENOSPC | errno.EDQUOT | errno.EEXIST | errno.ELOOP | errno.ENAMETOOLONG:
+            return CannotCreate(what, os.strerror(error.errno), "choose another path")
+        case _:
+            return from_os_error(what, error)
 
 
 # A client that connects between the server's last check of its queue and the close of its socket gets a

@@ -6,13 +6,14 @@ import os
 import socket
 import ssl as tls
 from collections.abc import Callable
+from pathlib import Path
 from random import random as system_random
 from typing import Any, Generic, TypeVar
 
+from tamed._os.unix_sockets import abstract_address, connect_unix
 from tamed.errors import ConfigurationError, Unavailable, reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import Connection, Opening, TransportOpener
-from tamed.net.bind_unix import connect_unix
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, as_endpoint
 from tamed.service.restart import Backoff
 from tamed.service.service import Service, require_function
@@ -155,7 +156,10 @@ def connected_unix(sock: S, endpoint: UnixEndpoint) -> S:
     try:
         sock.setblocking(False)
         # Not with the loop, which takes the error of a full backlog for a connection in progress.
-        connect_unix(sock, endpoint)
+        if endpoint.abstract:
+            sock.connect(abstract_address(endpoint.path))
+        else:
+            connect_unix(sock, Path(endpoint.path))
     except BaseException:
         sock.close()
         raise

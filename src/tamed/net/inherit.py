@@ -73,7 +73,25 @@ class Inheritance(NamedTuple):
     def _duplicate(self, what: str, fd: int) -> socket.socket:
         if self.passed is not None and fd not in self.passed:
             raise ConfigurationError(what, f"descriptor {fd} is not open", _LEAVE_OPEN)
-        return _duplicate(what, fd)
+        try:
+            is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+        except OSError as error:
+            why = f"descriptor {fd} is not open"
+            raise ConfigurationError(what, why, _LEAVE_OPEN) from error
+        if not is_socket:
+            raise ConfigurationError(what, f"descriptor {fd} is not a socket")
+        try:
+            sock = socket.socket(fileno=os.dup(fd))
+        except OSError as error:
+            raise from_os_error(what, error) from error
+        with ExitStack() as undo:
+            undo.callback(sock.close)
+            _require_bound(what, fd, sock)
+            if fd > 2:
+                os.set_inheritable(fd, False)
+            sock.setblocking(False)
+            undo.pop_all()
+        return sock
 
     def _named(self, what: str, name: str) -> list[int]:
         passed = {fd: name for fd, name in self._passed(what).items() if not name.startswith(STORED)}
@@ -135,28 +153,6 @@ def _is_open(descriptor: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _duplicate(what: str, fd: int) -> socket.socket:
-    try:
-        is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
-    except OSError as error:
-        why = f"descriptor {fd} is not open"
-        raise ConfigurationError(what, why, _LEAVE_OPEN) from error
-    if not is_socket:
-        raise ConfigurationError(what, f"descriptor {fd} is not a socket")
-    try:
-        sock = socket.socket(fileno=os.dup(fd))
-    except OSError as error:
-        raise from_os_error(what, error) from error
-    with ExitStack() as undo:
-        undo.callback(sock.close)
-        _require_bound(what, fd, sock)
-        if fd > 2:
-            os.set_inheritable(fd, False)
-        sock.setblocking(False)
-        undo.pop_all()
-    return sock
 
 
 def _require_bound(what: str, fd: int, sock: socket.socket) -> None:

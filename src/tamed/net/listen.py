@@ -207,18 +207,17 @@ class LocalSource:
         """Bind, or duplicate inherited sockets; see ``SocketSource``. This does not block the event loop."""
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return self._inherited(endpoint, kind)
-        return _bound(endpoint, kind, await self._addresses(endpoint, kind))
+        if needs_lookup(endpoint):
+            addresses = await _in_thread(lambda: self.lookup(endpoint, kind))
+        else:
+            addresses = resolve(endpoint, kind)
+        return _bound(endpoint, kind, addresses)
 
     def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
         """Do the same, but block while a name service looks up the host."""
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return self._inherited(endpoint, kind)
         return _bound(endpoint, kind, self.lookup(endpoint, kind))
-
-    async def _addresses(self, endpoint: Endpoint, kind: socket.SocketKind) -> tuple[Address, ...]:
-        if not needs_lookup(endpoint):
-            return resolve(endpoint, kind)
-        return await _in_thread(lambda: self.lookup(endpoint, kind))
 
     def _inherited(self, endpoint: FdEndpoint | SystemdEndpoint, kind: socket.SocketKind) -> Listener:
         # Shared: the parent keeps the sockets, and will pass them to the next process too.

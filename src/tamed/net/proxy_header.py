@@ -175,18 +175,14 @@ def _parse_v1(data: bytes) -> Ends | None:
     if found is None:
         raise Malformed("its PROXY line is invalid")
     family, source, destination, *ports = (part.decode("ascii") for part in found.groups())
-    version = 4 if family == "TCP4" else 6
+    address = ipaddress.IPv4Address if family == "TCP4" else ipaddress.IPv6Address
     try:
-        hosts = [str(_address(text, version)) for text in (source, destination)]
+        hosts = [str(address(text)) for text in (source, destination)]
     except ValueError:
         raise Malformed("its PROXY line has invalid addresses") from None
     if max(map(int, ports)) > 65535:
         raise Malformed("its PROXY line has invalid ports")
     return IpEnds(IpEnd(hosts[0], int(ports[0])), IpEnd(hosts[1], int(ports[1])))
-
-
-def _address(text: str, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    return ipaddress.IPv4Address(text) if version == 4 else ipaddress.IPv6Address(text)
 
 
 def _parse_v2(data: bytes) -> Ends | None:
