@@ -5,11 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tamed.web._context import ServerContext
+from tamed.web._context import ServerContext, TrustedProxies
 from tamed.web._http1 import HttpConnection
 from tamed.web._http2 import Http2Connection
 from tamed.web._negotiation import Negotiation
-from tamed.web._proxies import TrustedProxies
 from tamed.web._websocket import WebSocketConnection
 from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
 

@@ -24,11 +24,10 @@ from starlette.responses import FileResponse, RangeNotSatisfiable
 from websockets.frames import Frame, Opcode
 
 from tamed.builtin._web_files import has_valid_range
-from tamed.web._context import ServerContext
+from tamed.web._context import ServerContext, TrustedProxies
 from tamed.web._http1 import HttpConnection
 from tamed.web._http2 import Http2Connection
-from tamed.web._http2_frames import PREFACE
-from tamed.web._proxies import TrustedProxies
+from tamed.web._negotiation import PREFACE
 from tamed.web._websocket import WebSocketConnection
 from tamed.web.asgi import ClientLeft
 from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits

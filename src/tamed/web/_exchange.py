@@ -35,10 +35,6 @@ class ExchangeConnection(Protocol):
     write_paused: bool
     """Whether writing is paused, because the client reads too slowly."""
 
-    def has_left(self) -> bool:
-        """Return whether the client disconnected before the end of its answer."""
-        ...
-
     async def writable(self) -> None:
         """Wait until writing may continue, or the client has disconnected."""
         ...

@@ -185,7 +185,7 @@ class Http2Connection(asyncio.Protocol):
             return
         self._goes_away = self._goes_away or self._guard.goes_away
         if self._guard.stream in self._streams:
-            self._streams[self._guard.stream].on_progress()
+            self._streams[self._guard.stream].watch()
         self.flush()
         self._watch()
 
@@ -308,7 +308,7 @@ class Http2Connection(asyncio.Protocol):
         self._streams[number] = stream
         exchange = stream.exchange
         if has_body:
-            stream.on_progress()
+            stream.watch()
         else:
             exchange.more_body = False  # here, not in a moment: most streams need no timer then
         task = exchange.task = self._loop.create_task(exchange.run())

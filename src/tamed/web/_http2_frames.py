@@ -12,10 +12,9 @@ from typing import Final
 
 from h2.errors import ErrorCodes
 
-__all__ = ["PREFACE", "FrameGuard", "TooMuch"]
+from tamed.web._negotiation import PREFACE
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""The first bytes from a client (RFC 9113, 3.4)."""
+__all__ = ["FrameGuard", "TooMuch"]
 
 _HEAD: Final = 9
 _DATA, _HEADERS, _RESET, _GOAWAY, _CONTINUATION = 0, 1, 3, 7, 9

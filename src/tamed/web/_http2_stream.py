@@ -130,7 +130,7 @@ class Http2Stream:
     def wants_body(self) -> None:
         """Extend the client's window."""
         self._make_room()
-        self._watch()
+        self.watch()
 
     def on_complete(self) -> None:
         """Close the stream after the whole answer is sent."""
@@ -146,18 +146,14 @@ class Http2Stream:
             return
         if not self.exchange.add_body(data):
             self._make_room()
-        self._watch()
+        self.watch()
 
     def end_body(self) -> None:
         """Handle the end of the request."""
         self.exchange.end_body()
         if self._lingers:
             self.close()
-        self._watch()
-
-    def on_progress(self) -> None:
-        """Record that more of a frame has arrived."""
-        self._watch()
+        self.watch()
 
     def on_reset(self) -> None:
         """Handle a reset by the client, or the loss of the connection."""
@@ -202,7 +198,7 @@ class Http2Stream:
         if self._has_more():
             self.write_paused = True
             self._connection.wait_for_window(self)
-        self._watch()
+        self.watch()
 
     def send_frame(self) -> bool:
         """Send one frame; return whether there is more data, and window for it."""
@@ -232,11 +228,11 @@ class Http2Stream:
     def _sent(self) -> bool:
         """Update the state after a frame; return whether data is left."""
         if self._has_more():
-            self._watch()
+            self.watch()
             return True
         if self.write_paused:
             self._resume()
-            self._watch()
+            self.watch()
             if self.exchange.is_complete:
                 self.close()
         return False
@@ -265,7 +261,7 @@ class Http2Stream:
 
     # Timeouts.
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """Set a deadline if the client must act next."""
         exchange = self._exchange
         if exchange is None or self._lingers:
@@ -281,7 +277,7 @@ class Http2Stream:
             self.close()
             return
         if self._connection.write_paused:
-            self._watch()  # nothing is sent or read: the connection notices whether its client reads
+            self.watch()  # nothing is sent or read: the connection notices whether its client reads
             return
         log.info("aborted a request of %s: timeout", self._peer)
         self.exchange.notify_left()

@@ -152,10 +152,6 @@ class WebSocketConnection(asyncio.Protocol):
 
     # The connection of a denial's exchange.
 
-    def has_left(self) -> bool:
-        """Return whether the client disconnected before the end of its answer."""
-        return self._is_over
-
     async def writable(self) -> None:
         """Wait until writing may continue, or the client has disconnected."""
         while self.write_paused and not self.transport.is_closing():

@@ -12,10 +12,10 @@ from tamed.net.server import ServerOptions
 from tamed.net.stream import ProtocolServer
 from tamed.service.service import MultiService, Service
 from tamed.web._access import AccessFormat
-from tamed.web._context import ServerContext
+from tamed.web._context import ServerContext, TrustedProxies
 from tamed.web._http1 import HttpConnection
 from tamed.web._lifespan import Lifespan
-from tamed.web._proxies import ProxiedConnection, TrustedProxies
+from tamed.web._negotiation import ALPN, Negotiation, ProxiedConnection
 from tamed.web.asgi import ASGIApplication
 from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
 
@@ -106,7 +106,6 @@ def _negotiation(
     """Return the protocol factory for connections that may use HTTP/2, and the protocols for ALPN."""
     try:
         from tamed.web._http2 import Http2Connection
-        from tamed.web._negotiation import ALPN, Negotiation
     except ModuleNotFoundError as error:
         remedy = "install it: pip install 'tamed[web]'"
         raise MissingInput("HTTP/2", f"there is no module {error.name!r}", remedy) from None

@@ -16,8 +16,6 @@ from tamed.web.asgi import ClientLeft
 __all__ = ["WsgiApplication"]
 
 _BUFFER = 64 * 1024
-_NEVER = frozenset({"proxy"})
-"""Headers that are withheld: HTTP_PROXY would configure programs that the application starts."""
 
 
 class WsgiApplication:
@@ -214,7 +212,7 @@ def _environ(scope: Any, body: "io.BufferedReader[_Body]") -> dict[str, Any]:
         environ |= _client_certificate(tls)
     for name_bytes, value_bytes in scope["headers"]:
         name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
-        if "_" in name or name in _NEVER:
+        if "_" in name or name == "proxy":  # HTTP_PROXY would configure programs that the application starts
             continue
         key = name.upper().replace("-", "_")
         if name not in {"content-type", "content-length"}:
