@@ -57,31 +57,6 @@ class Exchange:
     what the application sends is sent.
     """
 
-    __slots__ = (
-        "_body",
-        "_changed",
-        "_connection",
-        "_context",
-        "_has_all",
-        "_has_body",
-        "_has_trailers",
-        "_ignored",
-        "_is_draining",
-        "_is_notified",
-        "_left",
-        "_stage",
-        "_started_at",
-        "_unsent",
-        "awaits_continue",
-        "is_begun",
-        "is_complete",
-        "more_body",
-        "scope",
-        "sent",
-        "status",
-        "task",
-    )
-
     def __init__(
         self,
         connection: ExchangeConnection,

@@ -36,8 +36,6 @@ class Http1ExchangeConnection(ExchangeConnection, Protocol):
 class Http1Exchange(Exchange):
     """A request of HTTP/1.1 or 1.0."""
 
-    __slots__ = ("_framing", "_head", "_transport", "keep_alive")
-
     def __init__(  # noqa: PLR0917 - called once a request, where keywords cost
         self,
         connection: Http1ExchangeConnection,

@@ -76,31 +76,6 @@ class Http2Connection(asyncio.Protocol):
     not send what it must, is disconnected.
     """
 
-    __slots__ = (
-        "_abandoned",
-        "_context",
-        "_deadline",
-        "_ends",
-        "_flush_handle",
-        "_flush_size",
-        "_goes_away",
-        "_guard",
-        "_halfway",
-        "_is_ending",
-        "_last_stream",
-        "_limits",
-        "_loop",
-        "_owes",
-        "_peer",
-        "_progress",
-        "_round_trip",
-        "_streams",
-        "_waiting",
-        "protocol",
-        "transport",
-        "write_paused",
-    )
-
     transport: asyncio.Transport
     _peer: Peer
     _progress: Progress

@@ -51,18 +51,6 @@ class FrameGuard:
     ``header_block`` is the size of the largest block of headers, compressed, in bytes.
     """
 
-    __slots__ = (
-        "_block",
-        "_budget",
-        "_head",
-        "_kind",
-        "_left",
-        "_most_headers",
-        "_since",
-        "goes_away",
-        "stream",
-    )
-
     def __init__(self, header_block: int, now: float) -> None:
         self.stream = 0
         """The stream with an incomplete data frame; 0 for none."""

@@ -60,22 +60,6 @@ class Http2Stream:
     waits. The client may send 256 KiB of a body ahead: the window is extended when the application reads.
     """
 
-    __slots__ = (
-        "_changed",
-        "_connection",
-        "_context",
-        "_deadline",
-        "_ending",
-        "_exchange",
-        "_held",
-        "_is_closed",
-        "_lingers",
-        "_peer",
-        "_pending",
-        "number",
-        "write_paused",
-    )
-
     def __init__(
         self,
         connection: StreamConnection,
@@ -286,8 +270,6 @@ class Http2Stream:
 
 class Http2Exchange(Exchange):
     """A request of HTTP/2."""
-
-    __slots__ = ("_head", "_stream", "_trailers")
 
     def __init__(
         self,
