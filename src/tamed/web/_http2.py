@@ -4,13 +4,10 @@ The library `h2` keeps the state of the connection, and parses and writes its fr
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
@@ -23,7 +20,6 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
 from tamed.errors import reason
@@ -32,7 +28,7 @@ from tamed.net.listen import current_environment
 from tamed.net.proxy_header import IpEnds
 from tamed.web._context import Peer, ServerContext, make_scope, peer_of
 from tamed.web._heads import Refused, read_fields, read_headers
-from tamed.web._http2_frames import FrameGuard, TooMuch
+from tamed.web._http2_frames import FrameGuard, TooMuch, begun_connection
 from tamed.web._http2_stream import Http2Stream, plain_fields
 from tamed.web._transport import MovingDeadline, Progress, end_writing, set_reading
 from tamed.web.limits import Http2Limits
@@ -40,10 +36,6 @@ from tamed.web.limits import Http2Limits
 __all__ = ["Http2Connection"]
 
 log = own_logger("web")
-
-_header_log = logging.getLogger("hpack")
-if _header_log.level == logging.NOTSET:
-    _header_log.setLevel(logging.INFO)  # at DEBUG, the library logs each header, including cookies and tokens
 
 _LINGER: Final = 1.0
 """Seconds for a client to answer a ping while the daemon stops, and to close an ended connection."""
@@ -53,9 +45,6 @@ _AT_ONCE: Final = 64 * 1024
 
 _HEADER_TABLE: Final = 4096
 """Bytes of memory for header compression; a client may request any number (RFC 7541, 4.2)."""
-
-_BEFORE_SETTINGS: Final = 1000
-"""Streams beyond the announced limit that are refused one by one."""
 
 _HEAD: Final = (b":method", b"HEAD")
 
@@ -85,13 +74,8 @@ class Http2Connection(asyncio.Protocol):
         self._ends = ends  # the ends in the PROXY header
         self._limits = limits
         self._loop = loop = asyncio.get_running_loop()
-        http = context.limits
-        self._guard = FrameGuard(http.head + http.request_line, loop.time())
-        self.protocol = H2Connection(
-            H2Configuration(
-                client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False
-            )
-        )
+        self._guard = FrameGuard(context.limits.head + context.limits.request_line, loop.time())
+        self.protocol = begun_connection(limits, context.limits)
         self.write_paused = False
         self._streams: dict[int, Http2Stream] = {}
         self._waiting: dict[int, Http2Stream] = {}  # streams that wait for a window, in round-robin order
@@ -113,25 +97,8 @@ class Http2Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._progress = Progress(self.transport)
         self._peer = peer_of(transport, self._context, self._ends)
-        limits, http = self._limits, self._context.limits
-        header_list = http.head + http.request_line
-        settings = {
-            SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
-            SettingCodes.INITIAL_WINDOW_SIZE: limits.window,
-            SettingCodes.MAX_HEADER_LIST_SIZE: header_list,
-        }
-        protocol = self.protocol
-        protocol.local_settings = Settings(client=False, initial_values=settings)
-        protocol.decoder.max_header_list_size = 2 * header_list  # a request with a size in between is refused
-        protocol.initiate_connection()
-        # The library ends a connection with too many streams, but a client may not have read the limit yet.
-        settings[SettingCodes.MAX_CONCURRENT_STREAMS] += _BEFORE_SETTINGS
-        protocol.local_settings = Settings(client=False, initial_values=settings)
-        protocol.increment_flow_control_window(
-            limits.connection_window - protocol.inbound_flow_control_window
-        )
         self.flush(_AT_ONCE)
-        self._deadline.set(http.head_timeout)
+        self._deadline.set(self._context.limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Notify the applications, and release the connection."""

@@ -1,4 +1,4 @@
-"""Checks of an HTTP/2 client's frames before they are parsed: their headers, and their rate.
+"""The library `h2` with our limits, and checks of a client's frames before it parses them.
 
 The library parses complete frames, and accepts any number of them. Each known HTTP/2 flood consists of frames
 that cost the client little and the server more: streams that are reset at once (CVE-2023-44487), pings,
@@ -8,13 +8,25 @@ The library also treats a client's GOAWAY as the end of the connection, and send
 client still waits for its requests (RFC 9113, 6.8), so that frame is not passed to the library.
 """
 
+import logging
 from typing import Final
 
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes, Settings
 
 from tamed.web._negotiation import PREFACE
+from tamed.web.limits import Http2Limits, HttpLimits
 
-__all__ = ["FrameGuard", "TooMuch"]
+__all__ = ["FrameGuard", "TooMuch", "begun_connection"]
+
+_header_log = logging.getLogger("hpack")
+if _header_log.level == logging.NOTSET:
+    _header_log.setLevel(logging.INFO)  # at DEBUG, the library logs each header, including cookies and tokens
+
+_BEFORE_SETTINGS: Final = 1000
+"""Streams beyond the announced limit that are refused one by one."""
 
 _HEAD: Final = 9
 _DATA, _HEADERS, _RESET, _GOAWAY, _CONTINUATION = 0, 1, 3, 7, 9
@@ -34,6 +46,27 @@ _FOR_DATA: Final = 4
 
 _FOR_RESET: Final = 5
 """The cost of a reset stream, which has begun a request."""
+
+
+def begun_connection(limits: Http2Limits, http: HttpLimits) -> H2Connection:
+    """Return the state of a new connection, which has the settings for the client to send."""
+    header_list = http.head + http.request_line
+    settings = {
+        SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
+        SettingCodes.INITIAL_WINDOW_SIZE: limits.window,
+        SettingCodes.MAX_HEADER_LIST_SIZE: header_list,
+    }
+    protocol = H2Connection(
+        H2Configuration(client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False)
+    )
+    protocol.local_settings = Settings(client=False, initial_values=settings)
+    protocol.decoder.max_header_list_size = 2 * header_list  # a request with a size in between is refused
+    protocol.initiate_connection()
+    # The library ends a connection with too many streams, but a client may not have read the limit yet.
+    settings[SettingCodes.MAX_CONCURRENT_STREAMS] += _BEFORE_SETTINGS
+    protocol.local_settings = Settings(client=False, initial_values=settings)
+    protocol.increment_flow_control_window(limits.connection_window - protocol.inbound_flow_control_window)
+    return protocol
 
 
 class TooMuch(Exception):
