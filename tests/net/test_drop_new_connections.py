@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tamed.net.bind import drop_new_connections
+from tamed._os.descriptors import drop_new_connections
 from tests.patience import PATIENCE
 
 

@@ -10,6 +10,7 @@ import struct
 from array import array
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 from tamed.errors import SystemRefused
 
@@ -17,6 +18,7 @@ __all__ = [
     "close_all",
     "close_inherited",
     "close_on_exec",
+    "drop_new_connections",
     "fill_standard_descriptors",
     "has_lost_terminal",
     "place_descriptors",
@@ -28,6 +30,19 @@ __all__ = [
 ]
 
 _STANDARD = (0, 1, 2)
+
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; mips, parisc and sparc have the same number
+_TCP_FLAGS: Final = 13  # their offset in the TCP header, where the filter of a socket begins (RFC 9293, 3.1)
+_SYN: Final = 0x02
+_ALL: Final = 0xFFFFFFFF
+
+# Classic BPF, linux/filter.h: code, jump if true, jump if false, operand.
+_DROP_SYN: Final = (
+    (0x30, 0, 0, _TCP_FLAGS),  # load the byte
+    (0x45, 0, 1, _SYN),  # is the bit set in it?
+    (0x06, 0, 0, 0),  # drop the packet
+    (0x06, 0, 0, _ALL),  # keep it whole
+)
 
 
 def fill_standard_descriptors() -> None:
@@ -149,6 +164,25 @@ def place_descriptors(wanted: Mapping[int, int]) -> None:
 def reset_at_close(sock: socket.socket) -> None:
     """Make the close of a socket send a reset to the peer (SO_LINGER, socket(7)). Raises OSError."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def drop_new_connections(sock: socket.socket) -> None:
+    """Keep new clients out of the queue of a listening socket; accept those that are in it.
+
+    A client that connects between the server's last check of its queue and the close of its socket gets a
+    reset, although the connection was established. So the kernel first drops the packets of new connections
+    (SYN). Their senders retry a second later, and are refused then, or reach the next server on that port.
+    The means is a socket filter (SO_ATTACH_FILTER, socket(7)), which needs no privilege. It applies to the
+    socket itself, in every process that has it.
+    """
+    if sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        return
+    code = array("B", b"".join(struct.pack("HBBI", *each) for each in _DROP_SYN))
+    address, _ = code.buffer_info()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN), address))
+    except OSError:  # a kernel without it, or a sandbox that forbids it
+        return
 
 
 def receive_descriptors(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:

@@ -19,10 +19,10 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from tamed._os.descriptors import drop_new_connections
 from tamed._os.limits import sysctl
 from tamed.log.logger import own_logger
 from tamed.net._compat import Accept, accept_of
-from tamed.net.bind import drop_new_connections
 
 __all__ = [
     "DEFAULT_BACKLOG",

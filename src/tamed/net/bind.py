@@ -22,9 +22,7 @@ import fcntl
 import os
 import socket
 import stat
-import struct
 import time
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -44,7 +42,7 @@ from tamed.errors import (
 from tamed.net._endpoint_text import authority
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, address_text
 
-__all__ = ["Address", "Bound", "bind", "drop_new_connections", "in_use", "needs_lookup", "resolve"]
+__all__ = ["Address", "Bound", "bind", "in_use", "needs_lookup", "resolve"]
 
 _EVERY: Final = ("0.0.0.0", "::")  # noqa: S104 - the operator asks for them
 _SAME_PORT_ATTEMPTS: Final = 10
@@ -393,34 +391,3 @@ def _unix_refusal(endpoint: UnixEndpoint, error: OSError) -> TamedError:
             return CannotCreate(what, os.strerror(error.errno), "choose another path")
         case _:
             return from_os_error(what, error)
-
-
-# A client that connects between the server's last check of its queue and the close of its socket gets a
-# reset, although the connection was established. So the kernel first drops the packets of new connections
-# (SYN). Their senders retry a second later, and are refused then, or reach the next server on that port. The
-# means is a socket filter (SO_ATTACH_FILTER, socket(7)), which needs no privilege. It applies to the socket
-# itself, in every process that has it.
-_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; mips, parisc and sparc have the same number
-_FLAGS: Final = 13  # the offset in the TCP header, where the filter of a TCP socket begins (RFC 9293, 3.1)
-_SYN: Final = 0x02
-_ALL: Final = 0xFFFFFFFF
-
-# Classic BPF, linux/filter.h: code, jump if true, jump if false, operand.
-_PROGRAM: Final = (
-    (0x30, 0, 0, _FLAGS),  # load the byte
-    (0x45, 0, 1, _SYN),  # is the bit set in it?
-    (0x06, 0, 0, 0),  # drop the packet
-    (0x06, 0, 0, _ALL),  # keep it whole
-)
-
-
-def drop_new_connections(sock: socket.socket) -> None:
-    """Keep new clients out of the queue of a listening socket; accept those that are in it."""
-    if sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-        return
-    code = array("B", b"".join(struct.pack("HBBI", *each) for each in _PROGRAM))
-    address, _ = code.buffer_info()
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_PROGRAM), address))
-    except OSError:  # a kernel without it, or a sandbox that forbids it
-        return

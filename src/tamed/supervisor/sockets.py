@@ -6,11 +6,12 @@ import socket
 import sys
 from typing import NamedTuple
 
+from tamed._os.descriptors import drop_new_connections
 from tamed._os.identity import Identity
 from tamed._os.unix_sockets import SocketFile
 from tamed.errors import PermissionRefused, TamedError, Unavailable
 from tamed.ipc.handoff import Data, Keep
-from tamed.net.bind import Bound, bind, drop_new_connections
+from tamed.net.bind import Bound, bind
 from tamed.net.endpoint import (
     Endpoint,
     FdEndpoint,

@@ -18,8 +18,8 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import ILoggingContext
 from twisted.python import log as twisted_log
 
+from tamed._os.descriptors import drop_new_connections
 from tamed.net.accept import DEFAULT_BACKLOG, Shortage, is_of_the_connection, usable_backlog
-from tamed.net.bind import drop_new_connections
 from tamed.net.listen import Gate, Listener, current_environment
 from tamed.twisted._compat import use_socket
 
