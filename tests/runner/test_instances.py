@@ -196,5 +196,5 @@ def test_without_a_plan_nothing_is_stopped(daemon: Daemon) -> None:
     """An instance that cannot be started again is not stopped."""
     instance, process = daemon()
     with pytest.raises(MissingInput, match="cannot start poetry again"):
-        restart_instance(instance, _note_nothing, str)
+        restart_instance(instance, _note_nothing, str, lambda _: None)
     assert process.poll() is None

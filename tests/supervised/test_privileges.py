@@ -191,6 +191,7 @@ def test_root_does_not_run_what_another_user_says(public_tamed: Tamed) -> None:
     kept = plan.rename(daemon.folder / plan.name)
     done = public_tamed("restart")
     assert (done.status, done.err.count("\n")) == (66, 1), done
+    plan.parent.mkdir(mode=0o755, exist_ok=True)
     kept.rename(plan)
     os.chown(plan, NOBODY, NOBODY)
     done = public_tamed("restart")

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.supervised.daemon import Tamed, read_poem, wait_for
 
 
@@ -51,6 +52,19 @@ def test_what_has_stopped_or_failed_is_started_again(tamed: Tamed) -> None:
     assert ode.status()["wanted"] == 2
     assert not list(tamed.rundir.glob(".plans/*"))
     assert tamed("stop", "--all").status == 0
+
+
+def test_restarts_wait_for_each_other(tamed: Tamed) -> None:
+    """Each of them restarts it, so that each sees the files of its own moment; nothing is left of them."""
+    tamed.start_poetry("--name", "ode")
+    commands = [tamed.popen("restart", "ode") for _ in range(5)]
+    outcomes = [command.communicate(timeout=PATIENCE) for command in commands]
+    assert [command.returncode for command in commands] == [0] * 5, outcomes
+    waits = {line for _, err in outcomes for line in err.splitlines()}
+    assert waits == {"tamed: a restart is in progress; waiting for it to finish"}
+    assert len({re.search(r"pid \d+", out)[0] for out, _ in outcomes}) == 5  # type: ignore[index]
+    assert not list(tamed.rundir.glob(".plans/*"))
+    assert tamed("stop", "ode").status == 0
 
 
 def test_a_plan_of_another_user_is_not_started(tamed: Tamed) -> None:

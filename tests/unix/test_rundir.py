@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,22 @@ def test_empty_directory_can_be_removed(rundir: RunDirectory) -> None:
     verse.remove_if_empty()
     assert not verse.directory.exists()
     verse.remove_if_empty()
+
+
+def test_directory_may_be_removed_while_it_is_made(
+    rundir: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a daemon of that name which ends just then: it is made again."""
+    verse, open_it, removals = rundir.create("verse"), os.open, iter([True, True])
+
+    def open_late(path: Any, *arguments: Any, **more: Any) -> int:
+        if path == "verse" and next(removals, False):
+            verse.directory.rmdir()
+        return open_it(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", open_late)
+    assert rundir.create("verse") == verse
+    assert verse.directory.is_dir()
 
 
 @needs_root

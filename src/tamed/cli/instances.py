@@ -74,13 +74,13 @@ def restart(names: Sequence[str], rundir: str | None, every: bool) -> int:
 
     if names and not every:
         directory = directory_of(rundir)
-        instances = [find_restartable(directory, name) for name in names]
+        instances = [find_restartable(directory, name, _show_wait) for name in names]
     else:
         instances = instances_of(names, rundir, every=every)
 
     def restart_one(instance: Instance) -> int:
         with progress_line() as show:
-            report = restart_instance(instance, show, ask_secret)
+            report = restart_instance(instance, show, ask_secret, _show_wait)
         return _print_outcome(report.text, report.status)
 
     return each_instance(instances, restart_one)

@@ -112,7 +112,6 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     and PermissionRefused if another user could have created the instance's files.
     """
     running = directory.running()
-    names = ", ".join(each.name for each in running)
     if name is not None:
         if "/" in name:
             pid = holder(Path(name))
@@ -120,7 +119,8 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
         else:
             instance = trusted_instance(directory, name)
         if instance is None or not instance.is_running:
-            remedy = f"running: {names}" if names else f"nothing runs in {directory.path}"
+            others = ", ".join(each.name for each in running if each.name != name)
+            remedy = f"running: {others}" if others else f"nothing runs in {directory.path}"
             raise Unavailable(f"{name} is not running", remedy=remedy)
         return instance
     if not running:
@@ -128,6 +128,7 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
             each.require_trusted()
         raise Unavailable("nothing is running", f"there is no instance in {directory.path}")
     if len(running) > 1:
+        names = ", ".join(each.name for each in running)
         raise UsageError("several instances run", names, "name one of them")
     return running[0]
 

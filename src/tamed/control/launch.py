@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from tamed.control.first_template import become_supervisor
 from tamed.control.head_start import HeadStart
 from tamed.control.instances import (
     SWEPT,
+    Waiting,
     find_instance,
     run_directory,
     stop_instance,
@@ -29,11 +31,19 @@ from tamed.control.instances import (
     wait_until_found,
 )
 from tamed.control.planner import job_again, moved, plan_again, plan_of
-from tamed.errors import TamedError, Unavailable, from_os_error, status_of
+from tamed.errors import AlreadyRunning, TamedError, Unavailable, from_os_error, status_of
 from tamed.net.endpoint import Endpoint, FdEndpoint
 from tamed.net.inherit import passed_to_this_process
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.plan_file import forget_plan, has_left_plan, kept_plan, left_plan, plan_path, save_plan
+from tamed.supervisor.plan_file import (
+    forget_plan,
+    has_left_plan,
+    kept_plan,
+    left_plan,
+    plan_path,
+    restarting,
+    save_plan,
+)
 from tamed.unix.detach import Launch, Report, detach
 from tamed.unix.pidfile import check_replaceable
 from tamed.unix.rundir import Instance, RunDirectory, check_name
@@ -154,19 +164,23 @@ def _start_folder() -> str:
         return here
 
 
-def find_restartable(directory: RunDirectory, name: str) -> Instance:
+def find_restartable(directory: RunDirectory, name: str, waiting: Waiting) -> Instance:
     """Return a running instance, or one that has ended and whose plan is kept.
 
-    Raises as `find_instance` does.
+    Waits for a restart of it, see `restart_instance`. Raises as `find_instance` does.
     """
     if "/" in name or (instance := trusted_instance(directory, name)).is_running:
         return find_instance(directory, name)
-    if not has_left_plan(instance):
-        raise Unavailable(f"{name} is not running, and no plan of it is kept", remedy="start it: tamed start")
+    with restarting(instance, waiting):  # between a stop and a start there is neither of the two
+        if not any((instance.is_running, has_left_plan(instance))):
+            why = f"{name} is not running, and no plan of it is kept"
+            raise Unavailable(why, remedy="start it: tamed start")
     return instance
 
 
-def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None], ask: Ask) -> Report:
+def restart_instance(
+    instance: Instance, progress: Callable[[dict[str, Any]], None], ask: Ask, waiting: Waiting
+) -> Report:
     """Stop an instance, without a limit for its draining, and start it again; return the outcome.
 
     An instance that is not running is started. The start uses the stored plan, this user, the environment of
@@ -175,8 +189,16 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     options refer to as ``prompt:``: the plan does not contain them.
 
     The outcome has a warning for each changed option that a restart keeps. If the instance has been stopped
-    and does not start, the outcome says so, and the plan is kept.
+    and does not start, the outcome says so, and the plan is kept. If another command has started it again
+    first, that daemon is left alone, with its plan.
+
+    Another process of this user that restarts the instance is waited for, after a call of ``waiting``.
     """
+    with restarting(instance, waiting):
+        return _restart(instance, progress, ask)
+
+
+def _restart(instance: Instance, progress: Callable[[dict[str, Any]], None], ask: Ask) -> Report:
     wait_until_found(instance, time.monotonic() + SWEPT)
     pid = instance.holder()
     plan = left_plan(instance) if pid is None else kept_plan(plan_path(instance), pid)
@@ -185,7 +207,8 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     plan = plan_again(plan, reading)
     identity = Identity.named(plan.user, plan.group)
     if pid is not None:
-        stop_instance(instance, timeout=None, force=False, progress=progress, keep_plan=True)
+        with suppress(Unavailable):  # it has ended in the meantime
+            stop_instance(instance, timeout=None, force=False, progress=progress, keep_plan=True)
     try:
         report = _launch_again(plan, instance, owner_of(identity))
     except TamedError as error:
@@ -193,6 +216,8 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
         report = Report(False, f"tamed: {error}", status_of(error), None)
     if report.ready:
         return report._replace(text="\n".join([report.text, *(f"warning: {each}" for each in warnings)]))
+    if report.status == AlreadyRunning.status:
+        return report._replace(text=f"tamed: another command has started {instance.name} meanwhile")
     save_plan(instance, plan.without_secrets.to_text())
     if report.status and not instance.is_running:
         now = f"tamed: {instance.name} is stopped now; remove the cause, then tamed restart {instance.name}"

@@ -6,9 +6,11 @@ root must not start a plan that another user could have written.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tamed._os.proc import start_time_of
@@ -26,6 +28,7 @@ from tamed.unix.rundir import RunDirectory, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Self
 
     from tamed.supervisor.plan import Plan
@@ -38,6 +41,7 @@ __all__ = [
     "kept_plan",
     "left_plan",
     "plan_path",
+    "restarting",
     "save_plan",
     "stopped_names",
     "stored_plan",
@@ -110,6 +114,48 @@ def stopped_names(directory: RunDirectory) -> list[str]:
 
 def _roots_path(instance: Instance) -> Path:
     return instance.directory.parent / _ROOTS / f"{instance.name}.plan"
+
+
+@contextmanager
+def restarting(instance: Instance, waiting: Callable[[str], object]) -> Iterator[None]:
+    """Wait until no other process of this user restarts the instance, and make others wait for this one.
+
+    ``waiting`` is called before it waits. Without the permission to lock, or space, it does not wait.
+    """
+    path = _lock_path(instance)
+    try:
+        descriptor = _locked(path, waiting)
+    except (TamedError, OSError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        _forget(path)
+        os.close(descriptor)
+
+
+def _lock_path(instance: Instance) -> Path:
+    return _roots_path(instance).with_suffix(".lock")
+
+
+def _locked(path: Path, waiting: Callable[[str], object]) -> int:
+    """Open and lock a file that is removed by those who have locked it, see flock(2)."""
+    how = fcntl.LOCK_EX | fcntl.LOCK_NB
+    while True:
+        RunDirectory(path.parent).make()
+        with suppress(FileNotFoundError), ExitStack() as opened:  # the folder may be removed again
+            descriptor = os.open(path, os.O_CREAT | TO_READ, 0o600)
+            opened.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, how)
+            except BlockingIOError:
+                waiting("a restart")
+                how = fcntl.LOCK_EX
+                fcntl.flock(descriptor, how)
+            if os.path.samestat(path.lstat(), os.fstat(descriptor)):
+                opened.pop_all()
+                return descriptor
 
 
 class PlanFile:
@@ -250,6 +296,8 @@ def _own_text(path: Path) -> str:
         descriptor = os.open(path.name, TO_READ, dir_fd=folder)
         opened.callback(os.close, descriptor)
         status = os.fstat(descriptor)
+        if not status.st_nlink:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # removed since
         is_regular = stat.S_ISREG(status.st_mode)
         if not is_regular or status.st_uid != os.geteuid() or status.st_nlink != 1:
             why = f"user {status.st_uid} started it" if is_regular else f"{path} is not a regular file"

@@ -260,18 +260,23 @@ def _make(path: Path, parent: int | None) -> tuple[int, bool]:
     """Create a directory if necessary; return its descriptor, and whether it is new."""
     mode = 0o755 if os.geteuid() == 0 else 0o700
     where = path if parent is None else path.name
-    try:
+    while True:
         try:
             os.mkdir(where, 0o700, dir_fd=parent)
             is_new = True
         except FileExistsError:
             is_new = False
-        descriptor = os.open(where, _FLAGS, dir_fd=parent)
-    except OSError as error:
-        raise _explain(path, error) from error
-    if is_new:
-        os.fchmod(descriptor, mode)  # regardless of the umask
-    return descriptor, is_new
+        except OSError as error:
+            raise _explain(path, error) from error
+        try:
+            descriptor = os.open(where, _FLAGS, dir_fd=parent)
+        except FileNotFoundError:
+            continue  # a daemon that ends has removed it since
+        except OSError as error:
+            raise _explain(path, error) from error
+        if is_new:
+            os.fchmod(descriptor, mode)  # regardless of the umask
+        return descriptor, is_new
 
 
 def _require_trusted(path: Path, trusted: Collection[int]) -> None:
