@@ -143,6 +143,29 @@ async def test_the_waits_grow_and_begin_anew_after_a_success() -> None:
             await until(lambda: 1 in asked[3:])
 
 
+async def test_the_waits_grow_while_the_server_closes_at_once() -> None:
+    """They begin anew after a connection that lasts longer."""
+    asked: list[int] = []
+    lasting = [0.0]
+
+    class Counting(Backoff):
+        def delay(self, attempt: int, random: Callable[[], float] = lambda: 0.5) -> float:
+            asked.append(attempt)
+            return 0.1
+
+    async def last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(lasting[-1])
+
+    async with (
+        server_at(handler=last) as server,
+        ClientService(server.addresses[0], Listening, backoff=Counting()),
+    ):
+        await until(lambda: 3 in asked)
+        lasting.append(0.2)
+        asked.clear()
+        await until(lambda: 1 in asked)
+
+
 async def test_the_limit_fails_the_service() -> None:
     """After the limit of failures in a row, the service and all waits for a connection fail."""
     port = free_port()

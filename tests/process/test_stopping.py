@@ -190,6 +190,27 @@ def test_a_thread_or_task_that_is_left_does_not_keep_it(
     assert not pid_file.exists()
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_name_service_that_does_not_answer_does_not_keep_it(application: Write, loop: str) -> None:
+    """A client may be looking up its server's name when it is stopped."""
+    text = """
+import socket, threading
+from tamed import ClientService
+
+def look_up(*args, **kwargs):
+    log.info("looking up")
+    threading.Event().wait()
+
+socket.getaddrinfo = look_up
+application = Application("verse", ClientService("verse.test:1", asyncio.Protocol))
+"""
+    with TamedProcess("run", "--loop", loop, application(text)) as process:
+        process.expect("looking up")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert "the process waits for" not in process.output
+
+
 def test_a_thread_that_is_left_by_a_failed_start_does_not_keep_it(application: Write) -> None:
     """The status is that of the failure."""
     text = """

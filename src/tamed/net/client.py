@@ -6,6 +6,7 @@ import os
 import socket
 import ssl as tls
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import random as system_random
 from typing import Any, Generic, TypeVar
@@ -14,6 +15,8 @@ from tamed._os.unix_sockets import abstract_address, connect_unix
 from tamed.errors import ConfigurationError, Unavailable, reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import Connection, Opening, TransportOpener
+from tamed.net._lookup import in_thread
+from tamed.net.bind import needs_lookup
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, as_endpoint
 from tamed.service.restart import Backoff
 from tamed.service.service import Service, require_function
@@ -83,10 +86,11 @@ class Dialer:
         if isinstance(self._endpoint, UnixEndpoint):
             connection = ClientConnection(socket.AF_UNIX, socket.SOCK_STREAM)
             return await self._open(connected_unix(connection, self._endpoint), factory)
+        host, port = self._endpoint.host.encode("ascii"), self._endpoint.port
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await in_thread(look_up) if needs_lookup(self._endpoint) else look_up()
         error = OSError(f"{self._endpoint.host} has no address")
-        for family, kind, proto, _, address in await asyncio.get_running_loop().getaddrinfo(
-            self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM
-        ):
+        for family, kind, proto, _, address in found:
             try:
                 async with asyncio.timeout(self._timeout):
                     connection = await connected(ClientConnection(family, kind, proto), address)
@@ -170,8 +174,9 @@ class ClientService(Service, Generic[P]):
     """Keeps a connection to an endpoint open while it runs; each has a protocol from ``protocol_factory``.
 
     When an attempt fails, or the connection is lost, the next attempt is made after a wait of
-    ``backoff``, which starts again after each connection. After ``limit`` failed attempts in a row (None:
-    no limit) the service fails with `Unavailable`. ``connect_timeout`` is seconds for each address of the
+    ``backoff``, which starts again after each connection that lasts longer than the last wait: a server that
+    accepts and closes is not asked ten times a second. After ``limit`` failed attempts in a row (None: no
+    limit) the service fails with `Unavailable`. ``connect_timeout`` is seconds for each address of the
     host, including the TLS handshake.
 
     The connection uses TLS with ``ssl``, a context or True, and for a ``tls://`` endpoint, whose certificate
@@ -239,12 +244,16 @@ class ClientService(Service, Generic[P]):
 
     async def run(self) -> None:
         """Connect, and connect again each time the connection is lost."""
+        clock = asyncio.get_running_loop().time
+        losses, wait = 0, 0.0
         try:
             while True:
                 connection = await self._connect()
+                opened = clock()
                 await connection.closed.wait()
                 self._protocol = self._connection = None
-                wait = self._backoff.delay(1, self._random)
+                losses = 1 if clock() - opened >= wait else losses + 1
+                wait = self._backoff.delay(losses, self._random)
                 self._trouble = "the connection was lost"
                 log.warning("%s lost %s; next attempt in %.1f s", self.full_name, self.endpoint, wait)
                 await asyncio.sleep(wait)

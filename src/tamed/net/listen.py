@@ -4,21 +4,19 @@ In a single process the source is a ``LocalSource``, which binds them; in a work
 supervisor. The source is part of the ``ServerEnvironment``, which the process sets.
 """
 
-import asyncio
 import errno
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
 from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ServiceMisuse, from_os_error
+from tamed.net._lookup import in_thread
 from tamed.net.bind import Address, bind, in_use, needs_lookup, resolve
 from tamed.net.endpoint import (
     Endpoint,
@@ -97,9 +95,6 @@ class Gate:
             self.is_open = False
             for acceptor in tuple(self._acceptors):
                 acceptor.pause_accepting()
-
-
-T = TypeVar("T")
 
 
 class Listener:
@@ -208,7 +203,7 @@ class LocalSource:
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return self._inherited(endpoint, kind)
         if needs_lookup(endpoint):
-            addresses = await _in_thread(lambda: self.lookup(endpoint, kind))
+            addresses = await in_thread(lambda: self.lookup(endpoint, kind))
         else:
             addresses = resolve(endpoint, kind)
         return _bound(endpoint, kind, addresses)
@@ -283,31 +278,6 @@ def _addresses(endpoint: Endpoint, sockets: tuple[socket.socket, ...]) -> tuple[
         # Not getsockname(): a long path was bound under a shorter name, a relative one under a longer one.
         return (str(UnixEndpoint(endpoint.path)),)
     return tuple(address_text(sock.getsockname()) for sock in sockets)
-
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    """Call a function in a thread, which has ended when this returns.
-
-    Not the loop's executor: its threads stay, and would keep the privileges that the process drops after
-    its listeners are bound (each thread has its own capabilities and no_new_privs). The thread is a daemon
-    thread, so that an interrupted program does not wait for a name service that never answers.
-    """
-    outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()
-
-    def work() -> None:
-        try:
-            outcome.set_result(call())
-        except Exception as error:  # raised in the caller
-            outcome.set_exception(error)
-
-    thread = threading.Thread(target=work, name="tamed-lookup", daemon=True)
-    thread.start()
-    try:
-        return await asyncio.wrap_future(outcome)
-    finally:
-        if outcome.done():
-            thread.join()
 
 
 Endpoints = str | Endpoint | Sequence[str | Endpoint]
