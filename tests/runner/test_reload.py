@@ -267,7 +267,7 @@ def test_a_reload_that_is_given_up_while_it_hands_over_has_not_succeeded(world: 
     """The caller gets one answer, and no reload is logged."""
     answers = reload(world)
     come_up(world, *world.hands[2:])
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     world.reactor.advance(1)
     assert [list(each) for each in answers] == [["fault"]]
     assert not any("was reloaded" in text for _, text in world.platform.logged)
@@ -287,7 +287,7 @@ def test_a_stop_ends_a_reload(world: Supervised) -> None:
     """The callers of this reload and of the next get an answer."""
     answers = reload(world)
     world.supervisor.operations.reload([answers.append])
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     told = {"fault": {"lines": ["tamed: poetry stops"], "status": ExitStatus.UNAVAILABLE}}
     assert answers == [told, told]
     assert ("INFO", "the reload was cancelled: poetry stops") in world.platform.logged
@@ -306,14 +306,14 @@ def test_a_reload_during_the_start_comes_after_it() -> None:
         assert world.supervisor.operations.reload([answers.append]) == "the start"
         come_up(world, *world.hands)
         assert (answers, len(world.platform.helpers)) == ([], 1)
-        world.supervisor.stop()
+        world.supervisor.ending.stop()
     assert answers[0]["fault"]["lines"] == ["tamed: poetry stops"]
 
 
 def test_one_that_stops_cannot_reload(world: Supervised) -> None:
     """It says so."""
     answers: list[dict[str, Any]] = []
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     world.supervisor.operations.reload([answers.append])
     assert answers[0]["fault"]["lines"] == ["tamed: poetry is stopping"]
 
@@ -393,10 +393,10 @@ def test_fewer_workers(world: Supervised) -> None:
 
 def test_signals_scale_by_one(world: Supervised) -> None:
     """TTIN adds one worker, TTOU removes one, and at least one stays."""
-    world.supervisor.signalled(signal.SIGTTIN)
+    world.supervisor.ending.signalled(signal.SIGTTIN)
     assert world.supervisor.generation.count == 3
     for _ in range(5):
-        world.supervisor.signalled(signal.SIGTTOU)
+        world.supervisor.ending.signalled(signal.SIGTTOU)
     assert world.supervisor.generation.count == 1
     assert world.platform.logged[-1] == ("WARNING", "cannot scale: at least one worker is needed")
 
@@ -423,7 +423,7 @@ def test_signals_during_a_reload_scale_by_what_they_add_up_to(world: Supervised)
     """Three signals up and one down add two workers."""
     reload(world)
     for number in (signal.SIGTTIN, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTIN):
-        world.supervisor.signalled(number)
+        world.supervisor.ending.signalled(number)
     come_up(world, *world.hands[2:])
     world.reactor.advance(0.5)
     assert world.supervisor.generation.count == 4
@@ -478,7 +478,7 @@ def test_a_signal_does_not_go_beyond_the_bound(world: Supervised) -> None:
     """TTIN stops at 32 workers a CPU."""
     world.platform.cpus = 1
     world.supervisor.operations.scale(32)
-    world.supervisor.signalled(signal.SIGTTIN)
+    world.supervisor.ending.signalled(signal.SIGTTIN)
     assert world.supervisor.generation.count == 32
     assert ("WARNING", "cannot scale: at most 32 workers") in world.platform.logged
 
@@ -518,7 +518,7 @@ def test_a_stop_answers_who_waits_for_workers(world: Supervised) -> None:
     """The callers get an answer, because the workers will not start."""
     answers: list[dict[str, Any]] = []
     world.supervisor.operations.scale(3, [answers.append])
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     assert answers == [{"fault": {"lines": ["tamed: poetry stops"], "status": ExitStatus.UNAVAILABLE}}]
 
 

@@ -352,7 +352,7 @@ def test_a_daemon_that_stops_grants_nothing(world: Supervised) -> None:
     answers: list[dict[str, Any]] = []
     world.supervisor.roles.resign("cron", answers.append)
     orders(second)
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     world.says(first, wants(1, wanted=False))
     assert (orders(second), state(world)[0]) == ([], "vacant")
     assert "poetry stops" in answers[0]["fault"]["lines"][0]

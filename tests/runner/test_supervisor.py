@@ -339,8 +339,8 @@ def test_a_replacement_that_finds_no_room_is_tried_again(world: Supervised) -> N
 def test_term_lets_workers_finish(world: Supervised) -> None:
     """Each worker gets one TERM; when the last has ended, the daemon ends with status 0."""
     world.start()
-    world.supervisor.signalled(signal.SIGTERM)
-    world.supervisor.signalled(signal.SIGTERM)
+    world.supervisor.ending.signalled(signal.SIGTERM)
+    world.supervisor.ending.signalled(signal.SIGTERM)
     assert world.platform.sent == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
     assert world.platform.logged == [("INFO", "SIGTERM: stopping")]
     assert world.platform.events[-1] == ("stopping", "draining: 2 workers left")
@@ -363,7 +363,7 @@ def delayed() -> Iterator[Supervised]:
 def test_a_stop_is_announced_and_begins_after_its_delay(delayed: Supervised) -> None:
     """The manager hears of it at once; until then workers are replaced, and no operation begins."""
     delayed.platform.events.clear()
-    delayed.supervisor.signalled(signal.SIGTERM)
+    delayed.supervisor.ending.signalled(signal.SIGTERM)
     announced = "stopping: clients are served for 5 s, and then drained"
     assert delayed.platform.events == [("stopping", announced)]
     assert (delayed.supervisor.state, delayed.supervisor.phase) == ("stopping", Phase.RUNNING)
@@ -385,11 +385,11 @@ def test_a_stop_is_announced_and_begins_after_its_delay(delayed: Supervised) -> 
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_request_ends_the_delay_of_a_stop(delayed: Supervised, again: signal.Signals) -> None:
     """The workers drain at once; an interrupt after that ends the daemon."""
-    delayed.supervisor.signalled(signal.SIGINT)
-    delayed.supervisor.signalled(again)
+    delayed.supervisor.ending.signalled(signal.SIGINT)
+    delayed.supervisor.ending.signalled(again)
     assert delayed.platform.sent == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
     assert delayed.platform.logged[-1] == ("INFO", f"{again.name}: stopping without further delay")
-    delayed.supervisor.signalled(signal.SIGINT)
+    delayed.supervisor.ending.signalled(signal.SIGINT)
     assert delayed.supervisor.ending.status == -signal.SIGINT
 
 
@@ -397,15 +397,15 @@ def test_a_stop_has_no_delay_while_nobody_is_served(delayed: Supervised) -> None
     """Without listening workers, no client could be lost."""
     for hand in delayed.hands:
         delayed.ends(hand, 1)
-    delayed.supervisor.signalled(signal.SIGTERM)
+    delayed.supervisor.ending.signalled(signal.SIGTERM)
     assert delayed.supervisor.phase is Phase.STOPPING
 
 
 def test_only_the_first_stop_counts(world: Supervised) -> None:
     """The status of the first stop counts."""
     world.start()
-    world.supervisor.stop(3)
-    world.supervisor.stop(4)
+    world.supervisor.ending.stop(3)
+    world.supervisor.ending.stop(4)
     assert world.supervisor.ending.status == 3
 
 
@@ -413,7 +413,7 @@ def test_a_worker_that_is_waited_for_is_not_started_while_it_stops(world: Superv
     """A stop cancels a due replacement."""
     world.start()
     world.ends(world.hands[0], 1)
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     world.pass_time(1)
     assert len(world.hands) == 2
 
@@ -422,7 +422,7 @@ def test_a_stop_while_it_starts_has_status_0(world: Supervised) -> None:
     """A stopped start has not failed, and no failure is reported."""
     world.supervisor.start()
     world.reactor.turn(0)
-    world.supervisor.signalled(signal.SIGINT)
+    world.supervisor.ending.signalled(signal.SIGINT)
     for hand in list(world.hands):
         world.ends(hand, -signal.SIGTERM)
     assert world.reactor.stopped
@@ -433,7 +433,7 @@ def test_a_stop_while_it_starts_has_status_0(world: Supervised) -> None:
 def test_a_worker_that_fails_while_it_stops_gives_its_status(world: Supervised) -> None:
     """The first worker that fails sets the status."""
     world.start()
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     world.says(world.hands[0], {"fault": {"lines": ["tamed: it broke"], "status": 71}})
     world.ends(world.hands[0], 71)
     world.ends(world.hands[1], 3)
@@ -470,7 +470,7 @@ def test_a_replacement_that_ends_itself_before_it_is_ready_is_a_failed_attempt(w
 def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
     """After the stop timeout they write their stacks and are killed."""
     world.start()
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     world.pass_time(39.75)
     assert len(world.platform.sent) == 2
     world.pass_time(0.25)
@@ -491,7 +491,7 @@ def test_it_can_be_ended_at_once(world: Supervised, numbers: list[signal.Signals
     """QUIT, and INT while it stops, end it at once, by that signal itself."""
     world.start()
     for number in numbers:
-        world.supervisor.signalled(number)
+        world.supervisor.ending.signalled(number)
     assert world.platform.sent[-2:] == [(101, "kill"), (102, "kill")]
     assert world.platform.logged[-1] == ("WARNING", f"{numbers[-1].name}: ending at once")
     for hand in list(world.hands):
@@ -503,7 +503,7 @@ def test_it_can_be_ended_at_once(world: Supervised, numbers: list[signal.Signals
 def test_it_does_not_wait_for_what_cannot_be_killed(world: Supervised) -> None:
     """A process in an uninterruptible sleep delays the end by some seconds only."""
     world.start()
-    world.supervisor.signalled(signal.SIGQUIT)
+    world.supervisor.ending.signalled(signal.SIGQUIT)
     world.pass_time(9.75)
     assert not world.reactor.stopped
     world.pass_time(0.25)
@@ -516,7 +516,7 @@ def test_it_does_not_wait_for_what_cannot_be_killed(world: Supervised) -> None:
 def test_usr1_opens_the_log_anew(world: Supervised) -> None:
     """The new file has a line about it."""
     world.start()
-    world.supervisor.signalled(signal.SIGUSR1)
+    world.supervisor.ending.signalled(signal.SIGUSR1)
     assert world.platform.events[-1] == "reopened"
     assert world.platform.logged == [("INFO", "SIGUSR1: the log was reopened")]
 
@@ -562,7 +562,7 @@ def test_the_manager_hears_that_a_start_a_reload_or_a_stop_goes_on(world: Superv
     told = ["reloading", "progress", ("status", "reloading (the files are read)")]
     assert world.platform.events == told
     world.platform.events.clear()
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     world.notifier.look()
     assert world.platform.events[0] == ("stopping", "draining: 2 workers left")
     assert "progress" in world.platform.events
@@ -576,6 +576,6 @@ def test_a_child_that_is_no_worker_is_of_no_matter(world: Supervised) -> None:
     """Process 1 also reaps orphans, which have no effect."""
     world.start()
     world.platform.dead.append((77, 1))
-    world.supervisor.signalled(signal.SIGCHLD)
+    world.supervisor.ending.signalled(signal.SIGCHLD)
     assert world.platform.logged == []
     assert world.supervisor.phase is Phase.RUNNING

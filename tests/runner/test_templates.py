@@ -31,7 +31,7 @@ def template_ends(world: Supervised, code: int = -signal.SIGKILL) -> None:
     template = world.platform.templates[-1]
     world.platform.release(template)
     world.platform.dead.append((template.pid, code))
-    world.supervisor.signalled(signal.SIGCHLD)
+    world.supervisor.ending.signalled(signal.SIGCHLD)
 
 
 def test_all_workers_come_from_one_template(world: Supervised) -> None:
@@ -122,7 +122,7 @@ def test_requests_end_with_the_daemon(world: Supervised) -> None:
     """The daemon does not wait for a worker that was never forked, and signals nobody in its place."""
     world.platform.is_held_up = True
     world.ends(world.hands[0], 1)
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     world.ends(world.hands[1], 0)
     assert world.platform.sent == [(102, signal.SIGTERM)]
     assert world.reactor.stopped
@@ -192,7 +192,7 @@ def test_a_stop_cancels_a_planner_that_is_not_forked_yet(world: Supervised) -> N
     """The daemon ends without it."""
     world.platform.is_held_up = True
     world.supervisor.operations.reload()
-    world.supervisor.stop()
+    world.supervisor.ending.stop()
     for hand in world.hands:
         world.ends(hand, 0)
     assert world.reactor.stopped

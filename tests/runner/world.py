@@ -407,7 +407,7 @@ class Supervised(World):
         """Let a worker end, and the supervisor reap it."""
         hand.channel.close()
         self.platform.dead.append((hand.pid, code))
-        self.supervisor.signalled(signal.SIGCHLD)
+        self.supervisor.ending.signalled(signal.SIGCHLD)
 
     def ends_with(self, helper: Hand, answer: Message | None, code: int) -> None:
         """Let a helper end, after its answer if it has one."""
@@ -434,9 +434,9 @@ class Supervised(World):
             self.reactor.advance(STEP)
 
     def close(self) -> None:
-        self.supervisor.stop()
+        self.supervisor.ending.stop()
         self.platform.dead += [(helper.pid, -signal.SIGKILL) for helper in self.platform.helpers]
-        self.supervisor.signalled(signal.SIGCHLD)
+        self.supervisor.ending.signalled(signal.SIGCHLD)
         for worker in self.supervisor.pool.workers.values():
             worker.channel.close()
         super().close()

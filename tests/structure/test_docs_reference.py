@@ -14,7 +14,7 @@ from tamed.errors import ExitStatus, TamedError
 from tamed.net import endpoint
 from tamed.net.endpoint import Endpoint
 from tamed.plugins.describe import describe
-from tamed.supervisor.supervisor import SIGNALS
+from tamed.supervisor.ending import SIGNALS
 from tamed.worker.life import STOP_SIGNALS
 from tests.structure.source import ROOT
 

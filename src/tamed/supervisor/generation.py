@@ -65,6 +65,10 @@ class Serving(Protocol):
     def is_running(self) -> bool:
         """Whether lost workers are replaced: not during the first start or a stop."""
 
+    @property
+    def ready(self) -> int:
+        """The number of workers of this generation that are ready and were not asked to leave."""
+
 
 class WorkerState(enum.Enum):
     """The state of a worker.

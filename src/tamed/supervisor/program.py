@@ -30,6 +30,7 @@ from tamed.log.layout import layout_of
 from tamed.log.sink import open_sink
 from tamed.net.inherit import Inheritance, passed_descriptors
 from tamed.supervisor.control import ControlApi, ControlServer
+from tamed.supervisor.ending import SIGNALS
 from tamed.supervisor.intake import Intake, LogTail
 from tamed.supervisor.kept_sockets import KeptSockets
 from tamed.supervisor.loop import Reactor
@@ -40,7 +41,7 @@ from tamed.supervisor.records import EventLog, LastState, events_path
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.spawner import FirstTemplate
 from tamed.supervisor.status import StackRequests, StateNotifier, StatusRequests
-from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
+from tamed.supervisor.supervisor import Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
 from tamed.unix.detach import Reporter, leave_terminal
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping, InstanceFolder
@@ -169,7 +170,7 @@ class _Holdings:
         self.supervisor = Supervisor(plan, self.sockets, self.platform)
         self.events.added = self.supervisor.pool.publish
         self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform.notifier)
-        self.reactor.on_signal = self.supervisor.signalled
+        self.reactor.on_signal = self.supervisor.ending.signalled
         self.supervisor.on_upgrade = Upgrader(
             self.supervisor.helpers,
             self.platform,

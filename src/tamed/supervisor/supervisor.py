@@ -25,27 +25,14 @@ from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.records import Figures
 from tamed.supervisor.role_grants import RoleGrants
-from tamed.supervisor.rollout import ROLLBACK_GRACE, Handovers, Rollout
+from tamed.supervisor.rollout import Handovers, Rollout
 from tamed.supervisor.scaling import Recovery, Scaler
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import MemoryLimit, Watchdog
 from tamed.supervisor.watcher import Watching
 from tamed.supervisor.workers import WorkerEvents, WorkerPool
 
-__all__ = ["SIGNALS", "Phase", "Supervisor"]
-
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-)
-"""The signals to pass to `Supervisor.signalled`."""
+__all__ = ["Phase", "Supervisor"]
 
 _CRASHES = (
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL),
@@ -82,7 +69,6 @@ class Supervisor(WorkerEvents):
         self.checks = ServiceChecks(self._checks_of_workers, platform)
         self._watchdog = Watchdog(lambda: self.plan.heartbeat_interval, self.pool.workers, platform)
         self._handovers = Handovers(self.pool, self._watchdog, platform.reactor)
-        self.ending = Ending(self.pool, self._watchdog, sockets, platform, self._cancel_operations)
         self.recovery = Recovery(self, self.pool, platform)
         self.roles = RoleGrants(self, self.pool, platform)
         self._rollout = Rollout(
@@ -104,6 +90,21 @@ class Supervisor(WorkerEvents):
                 Kind.SCALE: self._scaler.begin,
             },
             refusal=lambda: f"{self.plan.name} is {self.state}" if self.is_draining else "",
+        )
+        self.ending = Ending(
+            self,
+            self.pool,
+            self._watchdog,
+            sockets,
+            platform,
+            cancel=self._cancel_operations,
+            requests={
+                signal.SIGUSR1: self._reopen_log,
+                signal.SIGHUP: lambda asked: self.operations.reload(asked=asked),
+                signal.SIGUSR2: lambda asked: self.operations.upgrade(asked=asked),
+                signal.SIGTTIN: lambda asked: self._scale_by(1, asked),
+                signal.SIGTTOU: lambda asked: self._scale_by(-1, asked),
+            },
         )
         self._memory_limit = MemoryLimit(self, self.pool.workers, platform, self.worker_should_recycle)
         self._watching = Watching(
@@ -180,43 +181,6 @@ class Supervisor(WorkerEvents):
         self._memory_limit.watch()
         self._rollout.start()
 
-    def stop(self, status: int = ExitStatus.OK, why: str = "") -> None:
-        """Stop every worker, and then the reactor. The first call counts, and so does its exit status.
-
-        The service manager is notified of ``why``, or of the ``failure``, if the stop was not requested.
-
-        Workers that serve have the plan's ``stop_timeout`` to stop. Those of an unfinished start have a few
-        seconds.
-        """
-        if self.phase is Phase.STOPPING:
-            return
-        grace = ROLLBACK_GRACE if self.phase is Phase.STARTING else self.plan.stop_timeout
-        self.ending.begin(grace, status, why)
-
-    def signalled(self, number: signal.Signals) -> None:
-        """Handle a signal."""
-        match number:
-            case signal.SIGCHLD:
-                self._reap()
-            case signal.SIGUSR1:
-                self._reopen_log(number.name)
-            case signal.SIGQUIT:
-                self.ending.at_once(number)
-            case signal.SIGINT if self.phase is Phase.STOPPING:
-                self.ending.at_once(number)
-            case signal.SIGHUP if not self._platform.has_lost_terminal():
-                self.operations.reload(asked=number.name)
-            case signal.SIGUSR2:
-                self.operations.upgrade(asked=number.name)
-            case signal.SIGTTIN:
-                self.operations.submit(Operation(Kind.SCALE, change=1, asked=number.name))
-            case signal.SIGTTOU:
-                self.operations.submit(Operation(Kind.SCALE, change=-1, asked=number.name))
-            case _ if self.phase is not Phase.STOPPING:
-                # A delay would be pointless: no worker serves.
-                delay = self.plan.stop_delay if self.phase is Phase.RUNNING and self.ready else 0.0
-                self.ending.announce(number, delay, self.stop)
-
     def reopen(self) -> Data:
         """Reopen the log file, as SIGUSR1 does; return the outcome."""
         name, log = self.plan.name, self.plan.log
@@ -231,6 +195,9 @@ class Supervisor(WorkerEvents):
         self._platform.log("WARNING" if trouble else "INFO", f"{asked}: {trouble or 'the log was reopened'}")
         return trouble
 
+    def _scale_by(self, change: int, asked: str) -> None:
+        self.operations.submit(Operation(Kind.SCALE, change=change, asked=asked))
+
     # The ends of operations.
 
     def _rolled_out(self, outcome: Data) -> None:
@@ -240,7 +207,7 @@ class Supervisor(WorkerEvents):
         if self.phase is Phase.STARTING:
             if "fault" in outcome:
                 lines, status = outcome["fault"]["lines"], outcome["fault"]["status"]
-                self.stop(status, why=lines[-1].removeprefix("tamed: "))
+                self.ending.stop(status, why=lines[-1].removeprefix("tamed: "))
                 return
             self._has_started = True
         if not self.generation.plan.reload:  # any more: its workers report no files
@@ -309,7 +276,7 @@ class Supervisor(WorkerEvents):
         self.checks.resume(left["checks"])
         self._watchdog.resume()
         self._memory_limit.watch()
-        self._reap()
+        self.ending.reap()
         self.roles.look()
         self.recovery.look()
         self._rollout.reload("the upgrade")
@@ -398,9 +365,9 @@ class Supervisor(WorkerEvents):
                 if code not in (0, -signal.SIGTERM):
                     self._platform.log("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
             case _ if worker.leaving is not None and worker.has_chosen_to_end:
-                self.ending.failure = f"the application ended, with status {worker.leaving}"
                 self._platform.log("INFO", f"the application ends, with status {worker.leaving}: stopping")
-                self.stop(worker.leaving)
+                failure = f"the application ended, with status {worker.leaving}"
+                self.ending.stop(worker.leaving, failure=failure)
             case _:
                 self._scaler.worker_ended(worker)
                 self._lost(worker, code)
@@ -415,9 +382,4 @@ class Supervisor(WorkerEvents):
         if self.recovery.lost(worker, code, is_served=self.ready > 0 or self._rollout.is_busy):
             self.recovery.look()
         else:
-            self.ending.failure = worker.how_it_ended(code)
-            self.stop(worker.status or ExitStatus.SOFTWARE)
-
-    def _reap(self) -> None:
-        self.pool.reap()
-        self.ending.look()
+            self.ending.stop(worker.status or ExitStatus.SOFTWARE, failure=worker.how_it_ended(code))
