@@ -170,7 +170,7 @@ def test_a_worker_may_say_anything(messages: list[Message]) -> None:
         world.reactor.turn(0)
         (worker,) = pool.workers.values()
         ended = world.platform.sent == [(101, "kill")]
-        assert ended == worker.channel.closed
+        assert ended == worker.peer.channel.closed
         assert worker.leaving is None or 0 <= worker.leaving <= 255
 
 

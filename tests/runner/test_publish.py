@@ -53,7 +53,7 @@ def test_worker_that_does_not_read_loses_events(world: Supervised) -> None:
     while not got(second):
         world.supervisor.pool.publish(long)
         count += 1
-    channel = world.supervisor.pool.workers[first.pid].channel
+    channel = world.supervisor.pool.workers[first.pid].peer.channel
     assert count > 30
     assert channel.waiting < 1024 * 1024 + 31_000
     assert len(got(first)) > 0

@@ -1,22 +1,18 @@
 """The supervisor's record of a worker."""
 
-import socket
-from collections.abc import Iterator
-
 import pytest
 
 from tamed.errors import ExitStatus
-from tamed.ipc.channel import Channel
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tests.runner.world import a_plan
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
+def worker() -> Worker:
     """A worker that was just started."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield Worker(7, 1, Generation(1, a_plan(), 2), Channel(ours), started=0.0, heard=0.0)
+    worker = Worker(1, Generation(1, a_plan(), 2), 0.0)
+    worker.begin(7, 0.0)
+    return worker
 
 
 @pytest.mark.parametrize(

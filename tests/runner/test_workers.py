@@ -125,7 +125,7 @@ def test_the_end_of_its_channel_is_not_the_end_of_a_worker(made: _Made) -> None:
     world.hands[0].channel.close()
     world.reactor.turn(0)
     world.reactor.turn(0)
-    assert _only(pool).channel.closed
+    assert _only(pool).peer.channel.closed
     assert world.platform.sent == []
 
 
@@ -149,7 +149,7 @@ def test_one_that_talks_nonsense_is_ended(made: _Made) -> None:
     assert world.platform.sent == [(101, "kill")]
     assert world.platform.logged[0][0] == "ERROR"
     assert "worker 101 sent an invalid message" in world.platform.logged[0][1]
-    assert _only(pool).channel.closed
+    assert _only(pool).peer.channel.closed
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_whatever_is_written_to_its_channel_ends_a_worker_alone(made: _Made, lin
     assert world.platform.sent == [(101, "kill")]
     ((level, text),) = world.platform.logged
     assert (level, "worker 101 sent an invalid message" in text) == ("ERROR", True)
-    assert _only(pool).channel.closed
+    assert _only(pool).peer.channel.closed
 
 
 def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
@@ -217,4 +217,4 @@ def test_one_that_will_not_read_is_talked_to_no_more() -> None:
         pool.spawn(world.generation, 1)
         world.hands[0].channel._sock.shutdown(socket.SHUT_RD)
         world.says(world.hands[0], {"heartbeat": True})
-        assert _only(pool).channel.closed
+        assert _only(pool).peer.channel.closed

@@ -391,7 +391,7 @@ def a_pool(**changes: Any) -> Iterator[tuple[World, WorkerPool]]:
         pool.cancel_requests()
         pool.templates.end()
         for worker in pool.workers.values():
-            worker.channel.close()
+            worker.peer.channel.close()
         world.close()
 
 
@@ -438,7 +438,7 @@ class Supervised(World):
         self.platform.dead += [(helper.pid, -signal.SIGKILL) for helper in self.platform.helpers]
         self.supervisor.ending.signalled(signal.SIGCHLD)
         for worker in self.supervisor.pool.workers.values():
-            worker.channel.close()
+            worker.peer.channel.close()
         super().close()
 
 

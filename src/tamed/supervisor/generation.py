@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 
 from tamed._os.text import signal_name
 from tamed.errors import ExitStatus
-from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_objects, read_text, read_truth
 from tamed.supervisor.loop import Peer
@@ -113,23 +112,13 @@ class Worker:
     """
 
     def __init__(
-        self,
-        pid: int,
-        number: int,
-        generation: Generation,
-        channel: Channel,
-        *,
-        started: float,
-        heard: float,
-        replaces: "Worker | None" = None,
+        self, number: int, generation: Generation, now: float, replaces: "Worker | None" = None
     ) -> None:
-        self.pid = pid
+        self.pid = 0
         self.number = number
         self.generation = generation
-        self.channel = channel
         self.peer: Peer  # from the fork on
-        self.started = started
-        self.heard = heard
+        self.started = self.heard = now
         self.ready: float | None = None
         self.needs: int | None = None
         self.state = WorkerState.LOADING
@@ -187,14 +176,13 @@ class Worker:
             "state": self.state.value,
             "replaces": None if self.replaces is None else self.replaces.pid,
             "subscribed": sorted(self.subscribed),
-            "channel": self.channel.export(keep),
+            "channel": self.peer.channel.export(keep),
         }
 
     @classmethod
     def imported(cls, data: Data, generation: Generation, now: float) -> Self:
-        """Return a worker of the previous program; its ``replaces`` is not set yet."""
-        channel = Channel.imported(data["channel"])
-        worker = cls(data["pid"], data["number"], generation, channel, started=data["started"], heard=now)
+        """Return a worker of the previous program; its ``replaces`` and its ``peer`` are not set yet."""
+        worker = cls(data["number"], generation, now)
         for name in _KEPT:
             setattr(worker, name, data[name])
         worker.state = WorkerState(data["state"])

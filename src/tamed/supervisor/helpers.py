@@ -79,7 +79,7 @@ class HelperProcesses:
         self._reactor = platform.reactor
         self._platform = platform
         self._running: dict[int, HelperProcess] = {}
-        self._requested: dict[HelperProcess, tuple[ForkRequest, Channel]] = {}
+        self._requested: dict[HelperProcess, ForkRequest] = {}
 
     def send(
         self, module: str, order: Message, done: Callable[[HelperProcess], object], *, timeout: float | None
@@ -108,26 +108,23 @@ class HelperProcesses:
         The module's ``main`` is called with the channel.
         """
         helper = HelperProcess(module, order, done)
-        with Channel.to_child() as (channel, theirs):
-            request = templates.fork(
-                generation,
-                {"module": module},
-                theirs,
-                forked=lambda pid: self._forked(helper, pid),
-                refused=lambda _: self._refused(helper),
-                failed=lambda *_: self._refused(helper),
-            )
-        self._requested[helper] = request, channel
+        self._requested[helper] = templates.fork(
+            generation,
+            {"module": module},
+            forked=lambda pid, channel: self._forked(helper, pid, channel),
+            refused=lambda _: self._refused(helper),
+            failed=lambda *_: self._refused(helper),
+        )
         self._limit(helper, timeout)
         return helper
 
-    def _forked(self, helper: HelperProcess, pid: int) -> None:
-        _, channel = self._requested.pop(helper)
+    def _forked(self, helper: HelperProcess, pid: int, channel: Channel) -> None:
+        del self._requested[helper]
         self._running[pid] = helper
         helper.begin(pid, channel, self._reactor)
 
     def _refused(self, helper: HelperProcess) -> None:
-        self._give_up_request(helper)
+        del self._requested[helper]
         try:
             self._spawn(helper)
         except OSError as error:
@@ -162,13 +159,8 @@ class HelperProcesses:
         if helper.pid in self._running:
             self._platform.kill(helper.pid)
         elif helper in self._requested:
-            self._give_up_request(helper)
+            self._requested.pop(helper).cancel()
             helper.deadline.cancel()
-
-    def _give_up_request(self, helper: HelperProcess) -> None:
-        request, channel = self._requested.pop(helper)
-        request.cancel()
-        channel.close()
 
     def ended(self, pid: int, code: int) -> None:
         """Handle the end of a child, which may be a helper."""

@@ -37,21 +37,23 @@ _Key = tuple[str, ...]
 class ForkRequest:
     """A fork that was requested. One of the callbacks is called, once, unless the request is cancelled.
 
-    ``forked`` is called with the pid; ``refused`` if the system or the template does not fork; ``failed``,
-    with the lines and the status, if the template ends while it loads.
+    ``forked`` is called with the pid and our end of the channel; ``refused`` if the system or the template
+    does not fork; ``failed``, with the lines and the status, if the template ends while it loads.
     """
 
     def __init__(
         self,
-        forked: Callable[[int], object],
+        forked: Callable[[int, Channel], object],
         refused: Callable[[OSError], object],
         failed: Callable[[list[str], int], object],
         prepared: PreparedFork,
+        channel: Channel,
     ) -> None:
         self.forked = forked
         self.refused = refused
         self.failed = failed
         self._prepared = prepared
+        self._channel = channel
         self._is_over = False
 
     def cancel(self) -> bool:
@@ -59,6 +61,7 @@ class ForkRequest:
         was_over, self._is_over = self._is_over, True
         if not was_over:
             self._prepared.close()
+            self._channel.close()
         return not was_over
 
     def answered(self, pid: int) -> None:
@@ -71,7 +74,7 @@ class ForkRequest:
             self.give_up(error)
         else:
             self._is_over = True
-            self.forked(pid)
+            self.forked(pid, self._channel)
 
     def give_up(self, error: OSError) -> None:
         """Report that no process will be forked."""
@@ -137,8 +140,8 @@ class _Template:
 class Templates:
     """Starts templates when they are needed, forks from them, and ends them."""
 
-    def __init__(self, reactor: Reactor, platform: Platform) -> None:
-        self._reactor = reactor
+    def __init__(self, platform: Platform) -> None:
+        self._reactor = platform.reactor
         self._platform = platform
         self._of: dict[_Key, _Template] = {}
         self._numbers = itertools.count(1)
@@ -148,13 +151,12 @@ class Templates:
         self,
         generation: Generation,
         role: Message,
-        channel: int,
         *,
-        forked: Callable[[int], object],
+        forked: Callable[[int, Channel], object],
         refused: Callable[[OSError], object],
         failed: Callable[[list[str], int], object],
     ) -> ForkRequest:
-        """Request the fork of a process with a copy of this channel; start a template if there is none.
+        """Request the fork of a process with a channel; start a template if there is none.
 
         Raises OSError if the system refuses what the request needs.
         """
@@ -164,15 +166,16 @@ class Templates:
             template = None
         template = template or self._start(generation)
         number = next(self._numbers)
-        prepared = self._platform.prepare_fork(generation.plan)
-        request = ForkRequest(forked, refused, failed, prepared)
-        try:
-            template.peer.send({"fork": number, **role}, [channel, *prepared.theirs])
-        except BrokenPipeError:
-            pass  # it has just ended: `ended` answers the request with the reason
-        except OSError:
-            request.cancel()
-            raise
+        with Channel.to_child() as (channel, theirs):
+            prepared = self._platform.prepare_fork(generation.plan)
+            request = ForkRequest(forked, refused, failed, prepared, channel)
+            try:
+                template.peer.send({"fork": number, **role}, [theirs, *prepared.theirs])
+            except BrokenPipeError:
+                pass  # it has just ended: `ended` answers the request with the reason
+            except OSError:
+                request.cancel()
+                raise
         prepared.close_theirs()
         template.requests[number] = request
         self._set_deadline(template, generation.plan.start_timeout)

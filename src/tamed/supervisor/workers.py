@@ -90,7 +90,7 @@ class WorkerPool:
     def __init__(self, events: WorkerEvents, sockets: SocketTable, platform: Platform) -> None:
         self.workers: dict[int, Worker] = {}
         self.metrics: Ledger | None = None
-        self.templates = Templates(platform.reactor, platform)
+        self.templates = Templates(platform)
         self._requested: dict[Worker, ForkRequest] = {}
         self._events = events
         self._reports = {
@@ -148,24 +148,21 @@ class WorkerPool:
 
         Raises OSError if the system refuses what the request needs; a later refusal is an event.
         """
-        now = self._reactor.clock()
-        with Channel.to_child() as (channel, theirs):
-            worker = Worker(0, number, generation, channel, started=now, heard=now, replaces=replaces)
-            self._requested[worker] = self.templates.fork(
-                generation,
-                {"worker": number},
-                theirs,
-                forked=lambda pid: self._forked(worker, pid),
-                refused=lambda error: self._refused(worker, error),
-                failed=lambda lines, status: self._failed(worker, lines, status),
-            )
+        worker = Worker(number, generation, self._reactor.clock(), replaces)
+        self._requested[worker] = self.templates.fork(
+            generation,
+            {"worker": number},
+            forked=lambda pid, channel: self._forked(worker, pid, channel),
+            refused=lambda error: self._refused(worker, error),
+            failed=lambda lines, status: self._failed(worker, lines, status),
+        )
 
-    def _forked(self, worker: Worker, pid: int) -> None:
+    def _forked(self, worker: Worker, pid: int, channel: Channel) -> None:
         """Give a forked worker its first order; it has done nothing yet."""
         del self._requested[worker]
         worker.begin(pid, self._reactor.clock())
         self.workers[pid] = worker
-        self._connect(worker)
+        self._connect(worker, channel)
         self._platform.identify(pid, worker.number)
         plan, generation = worker.generation.plan, worker.generation.number
         origin = {"instance": plan.name, "worker": worker.number, "generation": generation}
@@ -174,13 +171,11 @@ class WorkerPool:
 
     def _refused(self, worker: Worker, error: OSError) -> None:
         del self._requested[worker]
-        worker.channel.close()
         self._events.worker_refused(worker, error)
 
     def _failed(self, worker: Worker, lines: list[str], status: int) -> None:
         """Handle a worker that cannot begin, as if it had ended for that reason."""
         del self._requested[worker]
-        worker.channel.close()
         worker.fault = lines, status
         self._events.worker_ended(worker, status)
 
@@ -189,7 +184,6 @@ class WorkerPool:
         for worker in list(self._requested if workers is None else workers):
             if (request := self._requested.pop(worker, None)) is not None:
                 request.cancel()
-                worker.channel.close()
 
     def export(self, keep: Keep) -> list[Data]:
         """Return the workers as data, for the next program."""
@@ -203,7 +197,7 @@ class WorkerPool:
         for data in left:
             worker = Worker.imported(data, generations[data["generation"]], now)
             self.workers[worker.pid] = worker
-            self._connect(worker)
+            self._connect(worker, Channel.imported(data["channel"]))
         for data in left:
             self.workers[data["pid"]].replaces = self.workers.get(data["replaces"])
 
@@ -247,8 +241,8 @@ class WorkerPool:
 
         A worker that does not read loses events: they must not fill the memory of this process.
         """
-        wanting = [each for each in self.workers.values() if each.subscribed]
-        able = [each for each in wanting if each.channel.waiting < _EVENTS and not each.channel.closed]
+        channels = {worker: worker.peer.channel for worker in self.workers.values() if worker.subscribed}
+        able = [each for each, to in channels.items() if to.waiting < _EVENTS and not to.closed]
         candidates = [each for each in able if _ONE in each.subscribed]
         chosen = min(candidates, key=_distance, default=None)
         for worker in able:
@@ -279,9 +273,9 @@ class WorkerPool:
                 del self.workers[pid]
                 self._events.worker_ended(worker, code)
 
-    def _connect(self, worker: Worker) -> None:
+    def _connect(self, worker: Worker, channel: Channel) -> None:
         worker.peer = Peer(
-            worker.channel,
+            channel,
             self._reactor,
             partial(self._handle, worker),
             partial(self._kill_for, worker),
