@@ -14,7 +14,7 @@ from tamed.service.application import Application
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import Service
 from tamed.testing.running import running
-from tamed.worker.figures import measure
+from tamed.worker.report import measure
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio

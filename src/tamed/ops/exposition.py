@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from tamed.metrics.merge import Merged
-from tamed.worker.figures import CERTIFICATE_END, CERTIFICATE_END_HELP
+from tamed.worker.report import CERTIFICATE_END, CERTIFICATE_END_HELP
 
 __all__ = ["metrics_of", "text_of"]
 

@@ -40,7 +40,7 @@ from tamed.unix.reaper import end_own_group
 from tamed.worker.life import Ending, StopRequests, beside, live, loop_factory, run_loop
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to
-from tamed.worker.report import hooks_of, report_of, serving, timings_of
+from tamed.worker.report import hooks_of, measure, report_of, serving, timings_of
 
 if TYPE_CHECKING:
     from tamed.metrics.values import Values
@@ -50,7 +50,7 @@ __all__ = ["WorkerRuntime", "exit_after", "set_up_process"]
 
 _CHECK_INTERVAL = 0.5  # seconds
 _SPREAD = 0.1
-_METRICS = ("tamed.metrics.values", "tamed.worker.figures")
+_METRICS = "tamed.metrics.values"
 
 
 def set_up_process() -> None:
@@ -102,7 +102,7 @@ class WorkerRuntime:
         job = Job.from_data(read_object(order, "job"))
         daemon = Reading.from_data(job, read_object(order, "reading")).settings.daemon
         loop_factory(daemon.loop)
-        for name in (*_needed_by(daemon), *(_METRICS if order.get("metrics") is True else ())):
+        for name in (*_needed_by(daemon), *([_METRICS] if order.get("metrics") is True else ())):
             importlib.import_module(name)
         tuple(own_kinds())
         with suppress(TamedError):  # a worker will report it
@@ -191,7 +191,7 @@ class WorkerRuntime:
         with (
             link.open(requests.request),
             self._handler.open(),
-            beside(_measuring(self._metrics, application, lambda: self._handler.lost)),
+            beside(self._measuring()),
             beside(_recycling(self._settings.daemon, accepted, recycle)),
             closing(Checks(application, report_checks)) as checks,
         ):
@@ -201,6 +201,12 @@ class WorkerRuntime:
                 )
             finally:
                 await link.roles.close()
+
+    def _measuring(self) -> Coroutine[Any, Any, None] | None:
+        """Return what measures the application for the operations endpoint; None without one."""
+        if self._metrics is None:
+            return None
+        return measure(self._metrics, self.application, lambda: self._handler.lost)
 
     def _fleet(self) -> "Fleet | None":
         """Return the object that campaigns for cluster roles; None without an engine."""
@@ -273,17 +279,6 @@ def _plain(result: CheckResult) -> Message:
     return {
         name: SECRETS.hidden(value) if isinstance(value, str) else value for name, value in values.items()
     }
-
-
-def _measuring(
-    values: "Values | None", application: Application, lost: Callable[[], int]
-) -> Coroutine[Any, Any, None] | None:
-    """Return what measures the application for the operations endpoint; None without one."""
-    if values is None:
-        return None
-    from tamed.worker.figures import measure  # lazy import, for the same reason
-
-    return measure(values, application, lost)
 
 
 # Recycling: a worker that has reached a limit requests its replacement.
