@@ -30,7 +30,7 @@ class SupervisedRoles:
     fleet: "Fleet | None" = None
 
     def __init__(self, send: Callable[[Message], None]) -> None:
-        self._send = send
+        self.send = send
         self._numbers = itertools.count(1)
         self._campaigns: dict[str, _Campaign] = {}
 
@@ -40,19 +40,12 @@ class SupervisedRoles:
         """Campaign for a role; see `RoleSource`."""
         if scope == "cluster" and self.fleet is None:
             raise ConfigurationError(f"service {role}: only='cluster'", NO_ENGINE, NAME_ONE)
-        send, number = self._send, next(self._numbers)
+        number = next(self._numbers)
         fleet = self.fleet if scope == "cluster" else None
-        campaign = _Campaign(
-            role,
-            number,
-            send,
-            granted=granted,
-            revoked=revoked,
-            withdrawn=lambda: self._forget(campaign),
-            fleet=fleet,
+        campaign = self._campaigns[role] = _Campaign(
+            self, role, number, fleet, granted=granted, revoked=revoked
         )
-        self._campaigns[role] = campaign
-        send({"role": role, "number": number, "wants": True, "scope": scope})
+        self.send({"role": role, "number": number, "wants": True, "scope": scope})
         return campaign
 
     def obey(self, message: Message) -> None:
@@ -63,9 +56,9 @@ class SupervisedRoles:
         if "confirmed" in message:
             campaign.confirm(read_token(message, "confirmed"))
         elif "token" in message:
-            lease = Lease(read_token(message, "token"))
             former = read_text(message, "former") if "former" in message else ""
-            campaign.grant(lease, wait=message.get("wait") is True, former=former)
+            wait = message.get("wait") is True
+            campaign.grant(read_token(message, "token"), wait=wait, former=former)
         elif read_truth(message, "revoke"):
             campaign.revoke()
 
@@ -80,7 +73,8 @@ class SupervisedRoles:
         if self.fleet is not None:
             await self.fleet.close()
 
-    def _forget(self, campaign: "_Campaign") -> None:
+    def forget(self, campaign: "_Campaign") -> None:
+        """Obey no message about a campaign any more: its service is stopped."""
         if self._campaigns.get(campaign.role) is campaign:
             del self._campaigns[campaign.role]
 
@@ -90,42 +84,37 @@ class _Campaign:
 
     def __init__(
         self,
+        roles: SupervisedRoles,
         role: str,
         number: int,
-        send: Callable[[Message], None],
+        fleet: "Fleet | None",
         *,
         granted: Callable[[], object],
         revoked: Callable[[], object],
-        withdrawn: Callable[[], object],
-        fleet: "Fleet | None",
     ) -> None:
         self.role = role
         self.number = number
         self.lease: Lease | None = None
-        self._send = send
+        self._roles = roles
         self._granted = granted
         self._revoked = revoked
         self._is_revoked = False
         self._fleet = fleet
         self._candidacy: Candidacy | None = None
-        self._withdrawn = withdrawn
 
-    def grant(self, lease: Lease, *, wait: bool = False, former: str = "") -> None:
+    def grant(self, token: int, *, wait: bool, former: str) -> None:
         """Let the service hold the role; a cluster role needs a grant of the engine, too.
 
         With ``wait`` other machines come first. ``former`` is the claim of a holder whose process has ended.
         """
         if self._fleet is None:
-            self._hold(lease)
-            return
-        self._candidacy = self._fleet.campaign(self.role, self, wait=wait, former=former)
+            self.elected(token)
+        else:
+            self._candidacy = self._fleet.campaign(self.role, self, wait=wait, former=former)
 
     def elected(self, token: int) -> None:
-        """Let the service run with the token of the fleet."""
-        self._hold(Lease(token))
-
-    def _hold(self, lease: Lease) -> None:
-        self.lease = lease
+        """Let the service run with this token."""
+        self.lease = Lease(token)
         self._granted()
 
     def confirm(self, token: int) -> None:
@@ -147,7 +136,7 @@ class _Campaign:
 
     def withdraw(self) -> None:
         """Report that the service is stopped and is no longer a candidate."""
-        self._withdrawn()
+        self._roles.forget(self)
         if self._candidacy is None:
             self.ended()
         else:
@@ -155,8 +144,8 @@ class _Campaign:
 
     def ended(self) -> None:
         """Report that another worker may have the role."""
-        self._send({"role": self.role, "number": self.number, "wants": False})
+        self._roles.send({"role": self.role, "number": self.number, "wants": False})
 
     def report(self, message: Message) -> None:
         """Report the state of the campaign in the fleet."""
-        self._send({"lease": self.role, "number": self.number, **message})
+        self._roles.send({"lease": self.role, "number": self.number, **message})
