@@ -64,7 +64,8 @@ def test_it_is_ready_when_every_worker_is(world: Supervised) -> None:
     assert world.platform.events == ["dropped"]
     world.comes_to("ready", world.hands[1])
     assert world.supervisor.phase is Phase.RUNNING
-    assert world.platform.events == ["dropped", ("ready", world.sockets.addresses(1))]
+    log = ("log", world.plan.log)  # which each generation has, and is the current one
+    assert world.platform.events == ["dropped", log, ("ready", world.sockets.addresses(1))]
     assert world.sockets.addresses(1)
 
 

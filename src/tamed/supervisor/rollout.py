@@ -310,24 +310,22 @@ class Rollout:
 
     def _take_over(self, generation: Generation) -> None:
         """Let a ready generation serve; its predecessor finishes its accepted connections."""
-        if (predecessor := self._predecessor) is not None:
-            try:
-                self._platform.change_log(generation.plan.log)
-            except TamedError as error:
-                self._fail([f"tamed: {error}"], status_of(error))
-                return
+        predecessor = self._predecessor
+        try:
+            self._platform.change_log(generation.plan.log)
+        except TamedError as error:
+            self._fail([f"tamed: {error}"], status_of(error))
+            return
         self._enter(Stage.HANDING_OVER)
         self.coming, self.serving = None, generation
         self._deadline.cancel()
-        workers = self._pool.of(generation)
-        if predecessor is None:
-            self._handovers.begin([], workers, self._report_started)
-            return
         self._platform.enter(generation.plan.directory)
         self._replaced()
-        leaving = [worker for worker in self._pool.of(predecessor) if not worker.is_surplus]
-        self._handovers.begin(leaving, workers, self._report_reloaded)
-        self.release(predecessor)
+        old = () if predecessor is None else self._pool.of(predecessor)
+        leaving = [worker for worker in old if not worker.is_surplus]
+        self._handovers.begin(leaving, self._pool.of(generation), self._report_done)
+        if predecessor is not None:
+            self.release(predecessor)
 
     # The end of a rollout, and its reports.
 
@@ -392,37 +390,29 @@ class Rollout:
             self._platform.report_failed(lines, status, errno)
         self._done({"fault": {"lines": list(lines), "status": status}})
 
-    def _report_started(self) -> None:
-        self._end()
-        self._record_done("start", f"{self.serving.plan.name} is ready")
-        self._keep_sockets()
-        self._platform.report_ready(self._sockets.addresses(self.serving.number))
-        self._done({})
-
-    def _report_reloaded(self) -> None:
+    def _report_done(self) -> None:
+        """Report that the new generation serves, with the times of the services in its slowest worker."""
         if not self.is_busy:  # it was cancelled in the meantime
             return
+        is_reload, generation, platform = self._predecessor is not None, self.serving, self._platform
         self._end()
-        generation = self.serving
-        workers = counted(generation.count, "worker")
-        line = f"{generation.plan.name} was reloaded: generation {generation.number}, {workers}"
-        self._platform.log("INFO", line)
-        self._record_done("reload", line)
-        self._keep_sockets()
-        self._platform.notifier.ready(line)
-        self._done({"reloaded": line, "warnings": self._notes} if self._notes else {"reloaded": line})
-
-    def _keep_sockets(self) -> None:
-        if trouble := self._sockets.keep(self.serving.number):
-            self._platform.log("WARNING", trouble)
-
-    def _record_done(self, what: str, text: str) -> None:
-        """Record the event of a rollout, with the times of the services in the worker that took longest."""
-        generation = self.serving
+        what, line, answer = "start", f"{generation.plan.name} is ready", {}
+        if is_reload:
+            workers = counted(generation.count, "worker")
+            line = f"{generation.plan.name} was reloaded: generation {generation.number}, {workers}"
+            what, answer = "reload", {"reloaded": line, **({"warnings": self._notes} if self._notes else {})}
+            platform.log("INFO", line)
         facts = self._history.end(outcome="done", generation=generation.number, workers=generation.count)
         timings = [worker.timings for worker in self._pool.of(generation) if worker.timings]
         slowest = max(timings, key=itemgetter("took"), default={})
-        self._platform.record(what, text, **{**slowest, **facts})
+        platform.record(what, line, **{**slowest, **facts})
+        if trouble := self._sockets.keep(generation.number):
+            platform.log("WARNING", trouble)
+        if is_reload:
+            platform.notifier.ready(line)
+        else:
+            platform.report_ready(self._sockets.addresses(generation.number))
+        self._done(answer)
 
     def _enter(self, stage: Stage) -> None:
         self.stage = stage
