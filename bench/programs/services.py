@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from tamed import Application, ProtocolServer, ReplyServer, Service, StreamServer
-from tamed.log.access import AccessLog
+from tamed.log.logger import AccessLog
 
 time.sleep(float(os.environ.get("BENCH_IMPORT_SECONDS", "0")))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tamed.log.access import AccessLog, LinesHandler
+from tamed.log.logger import AccessLog, LinesHandler
 
 pytestmark = pytest.mark.anyio
 

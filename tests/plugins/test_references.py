@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from tamed.config.deployment import Deployment
 from tamed.config.job import Job, Target, TargetKind
 from tamed.errors import ConfigurationError, TamedError, UsageError
-from tamed.plugins.build import Given, build
+from tamed.plugins.build import Given, build, expanded, referenced_secret
 from tamed.plugins.option import option
-from tamed.plugins.references import expanded, referenced_secret
 
 ENVIRON = {"USER": "john", "EMPTY": "", "MONEY": "${USER}"}
 

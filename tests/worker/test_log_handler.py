@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from tamed.config.settings import Level
-from tamed.log.access import LinesHandler
 from tamed.log.layout import layout_of
+from tamed.log.logger import LinesHandler
 from tamed.log.record import Origin
 from tamed.worker.log_handler import SinkHandler, log_to, severity
 from tests.runner.test_intake import ListSink

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from tamed.errors import from_os_error
-from tamed.log.access import AccessLog
-from tamed.log.logger import own_logger
+from tamed.log.logger import AccessLog, own_logger
 from tamed.service.service import Service
 
 __all__ = ["Poetry"]

@@ -22,11 +22,10 @@ from tamed._os.trust import TRUST_WRITABLE
 from tamed.config.deployment import Deployment, read_env_file
 from tamed.config.settings import Daemon, Log, Settings, names_file
 from tamed.errors import Errors, UsageError, from_os_error
-from tamed.plugins.build import Given, build
+from tamed.plugins.build import PROMPT, Given, build
 from tamed.plugins.describe import variable_of
 from tamed.plugins.discovery import find
 from tamed.plugins.plugin import Plugin
-from tamed.plugins.references import PROMPT
 
 __all__ = ["Ask", "Job", "Reading", "Target", "TargetKind", "read_settings"]
 

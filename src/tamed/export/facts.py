@@ -23,7 +23,7 @@ from tamed.config.settings import Settings, names_file
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 from tamed.net.listen import ListeningService
-from tamed.plugins.references import named_in
+from tamed.plugins.build import named_in
 from tamed.unix.rundir import check_name
 
 __all__ = [

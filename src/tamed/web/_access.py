@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
-from tamed.log.access import AccessLog
-from tamed.log.logger import own_logger
+from tamed.log.logger import AccessLog, own_logger
 from tamed.web.asgi import Scope
 
 __all__ = ["AccessFormat", "AccessWriter", "access_writer"]

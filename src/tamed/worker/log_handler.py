@@ -92,7 +92,7 @@ class ProcessOrigin(NamedTuple):
 
 
 class LayoutHandler(logging.Handler):
-    """Formats records of `logging`, and batches of lines (`tamed.log.access.LinesHandler`).
+    """Formats records of `logging`, and batches of lines (`tamed.log.logger.LinesHandler`).
 
     ``layout`` is the format; `log_to` sets it. ``takes_origin`` is whether `take` uses the origin of a
     record, which costs 5 % of the time of a line.
