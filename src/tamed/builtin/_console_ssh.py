@@ -40,7 +40,6 @@ class ConsoleConnection(asyncssh.SSHServerConnection):
     """A connection that ends when its server stops."""
 
     def connection_draining(self) -> None:
-        """Disconnect, with the reason."""
         self.disconnect(asyncssh.DISC_BY_APPLICATION, "the service is stopping")
 
 
@@ -70,7 +69,6 @@ class ConsoleServer(asyncssh.SSHServer):
         self._access.pending.enter(self, self.host, conn.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         self._access.pending.leave(self)
         self._expect_session(False)
 
@@ -86,7 +84,6 @@ class ConsoleServer(asyncssh.SSHServer):
         return True
 
     def password_auth_supported(self) -> bool:
-        """Return whether there are passwords."""
         return self._access.gate is not None
 
     async def validate_password(self, username: str, password: str) -> bool:
@@ -116,12 +113,10 @@ class ConsoleServer(asyncssh.SSHServer):
         return _Session(self, self._service, self._sessions, self._limits)
 
     def session_begun(self) -> None:
-        """Count a session."""
         self._open += 1
         self._expect_session(False)
 
     def session_ended(self) -> None:
-        """Stop counting a session."""
         self._open -= 1
         self._expect_session(self._open == 0)
 
@@ -181,7 +176,6 @@ class _Session(asyncssh.SSHServerSession[str]):
         self._task = self._sessions.watch(self._serve(), self._server.peer)
 
     def data_received(self, data: str, datatype: asyncssh.DataType) -> None:
-        """Handle input."""
         self._lines.feed(data.encode(errors="replace"))
 
     def break_received(self, msec: int) -> bool:
@@ -207,25 +201,20 @@ class _Session(asyncssh.SSHServerSession[str]):
         return True
 
     def pause_writing(self) -> None:
-        """Pause output: the client is slow."""
         self._room.clear()
 
     def resume_writing(self) -> None:
-        """Allow output again."""
         self._room.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the session."""
         if self._task is not None:
             self._task.cancel()
 
     def write(self, text: str) -> None:
-        """Show text."""
         if not self._channel.is_closing():
             self._channel.write(text)
 
     async def drain(self) -> None:
-        """Wait until the buffer has space."""
         await self._room.wait()
 
     def _read(self, on: bool) -> None:

@@ -313,11 +313,9 @@ class DirectoryService(Service):
 
     @property
     def summary(self) -> str:
-        """The directory."""
         return str(self.root.folder)
 
     async def start(self) -> None:
-        """Check the directory."""
         try:
             await asyncio.to_thread(self.root.check)
         except OSError as error:

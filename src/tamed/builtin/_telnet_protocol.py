@@ -97,7 +97,6 @@ class TelnetProtocol(telnetlib3.BaseServer):
         return self._connection.get_extra_info("ssl_object") is None
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the session."""
         super().connection_lost(error)
         self.hang_up()
 
@@ -121,11 +120,9 @@ class TelnetProtocol(telnetlib3.BaseServer):
         self._connection.abort()
 
     def write(self, text: str) -> None:
-        """Show text."""
         self.writer.write(text.replace("\n", "\r\n").encode(errors="replace"))
 
     async def drain(self) -> None:
-        """Wait until the buffer has space."""
         await self.writer.drain()
 
     def show_input(self, shown: bool) -> None:
@@ -222,7 +219,6 @@ class _Reader:
         self._has_taken = False
 
     def feed_data(self, data: bytes) -> None:
-        """Handle input."""
         self._has_taken = True
         self._lines.feed(data)
 
@@ -232,16 +228,13 @@ class _Reader:
         return taken
 
     def feed_eof(self) -> None:
-        """Handle the end of input."""
         self._lines.finish()
         self._keyboard.end()
 
     def set_exception(self, error: Exception) -> None:
-        """Keep the reason of a lost connection."""
         self._error = error
 
     def exception(self) -> Exception | None:
-        """Return the reason of a lost connection."""
         return self._error
 
 

@@ -136,7 +136,6 @@ class Upstream:
 
     @property
     def down_for(self) -> float:
-        """Seconds until the next try; 0 if it is up."""
         return self._health.down_for(self._clock())
 
     def load(self) -> None:

@@ -274,7 +274,6 @@ class _Opened(NamedTuple):
     """The encoding, if this is a compressed form of the requested file ``name``."""
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self.descriptor)
 
 

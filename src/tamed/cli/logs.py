@@ -104,7 +104,6 @@ class _Source:
             self._reader = LogReader(path, owner)
 
     def close(self) -> None:
-        """Close the file."""
         self._reader.close()
 
     def last(self, count: int) -> "Iterator[tuple[_Source, Entry]]":

@@ -86,7 +86,6 @@ class Accounts(Service):
         self._known = _user(write=write)
 
     async def start(self) -> None:
-        """Read the password file."""
         if self._gate is not None:
             self._gate.users.load()
 

@@ -43,15 +43,12 @@ class Files(aioftp.AbstractPathIO[Any]):
         self._root = root
 
     async def exists(self, path: PurePosixPath) -> bool:
-        """Return whether it exists."""
         return await self._mode(path) is not None
 
     async def is_dir(self, path: PurePosixPath) -> bool:
-        """Return whether it is a directory."""
         return stat.S_ISDIR(await self._mode(path) or 0)
 
     async def is_file(self, path: PurePosixPath) -> bool:
-        """Return whether it is a regular file."""
         return stat.S_ISREG(await self._mode(path) or 0)
 
     async def stat(self, path: PurePosixPath) -> os.stat_result:
@@ -75,7 +72,6 @@ class Files(aioftp.AbstractPathIO[Any]):
         await asyncio.to_thread(self._make_directory, str(path))
 
     async def rmdir(self, path: PurePosixPath) -> None:
-        """Remove an empty directory."""
         await asyncio.to_thread(self._remove_directory, str(path))
 
     async def unlink(self, path: PurePosixPath) -> None:
@@ -91,15 +87,12 @@ class Files(aioftp.AbstractPathIO[Any]):
         return await open_in_thread(lambda: self._open_file(str(path), mode), lambda file: file.close())
 
     async def seek(self, file: IO[bytes], offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place in an open file."""
         return await asyncio.to_thread(file.seek, offset, whence)
 
     async def read(self, file: IO[bytes], block_size: int) -> bytes:
-        """Read from an open file."""
         return await asyncio.to_thread(file.read, block_size)
 
     async def write(self, file: IO[bytes], data: bytes) -> int:
-        """Write to an open file."""
         return await asyncio.to_thread(file.write, data)
 
     async def close(self, file: IO[bytes]) -> None:

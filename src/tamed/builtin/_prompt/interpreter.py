@@ -156,7 +156,6 @@ class _Values(ast.NodeTransformer):
     """
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr:
-        """Show the value of an expression statement."""
         return ast.copy_location(ast.Expr(_call_of(DISPLAY, node.value)), node)
 
     def _leave(self, node: Definition) -> Definition:
@@ -171,7 +170,6 @@ class _Awaits(ast.NodeTransformer):
     """Passes every awaited object through a function; see `shield_others`."""
 
     def visit_Await(self, node: ast.Await) -> ast.Await:
-        """Wrap the awaited object."""
         self.generic_visit(node)
         return ast.copy_location(ast.Await(_call_of(SHIELD, node.value)), node)
 
@@ -319,7 +317,6 @@ class _PlainText(pydoc.TextDoc):
     """Documentation without overstriking, which is for printers."""
 
     def bold(self, text: str) -> str:
-        """Return the text unchanged."""
         return text
 
 
