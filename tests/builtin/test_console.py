@@ -16,8 +16,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tamed.builtin._console_ssh import host_key
-from tamed.builtin.console import Options, console
+from tamed.builtin.console import Options, console, host_key
 from tamed.errors import ServiceFailed
 from tamed.net.endpoint import Endpoint
 from tamed.net.reply import ReplyServer

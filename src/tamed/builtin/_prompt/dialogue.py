@@ -153,10 +153,12 @@ class Sessions(Service):
 
     @property
     def summary(self) -> str:
+        """The number of sessions, and the limit."""
         return f"{self._open} of {self.most} sessions"
 
     @property
     def full(self) -> bool:
+        """Whether the limit is reached."""
         return self._open >= self.most
 
     @contextmanager

@@ -156,6 +156,7 @@ class _Values(ast.NodeTransformer):
     """
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr:
+        """Show the value of an expression statement."""
         return ast.copy_location(ast.Expr(_call_of(DISPLAY, node.value)), node)
 
     def _leave(self, node: Definition) -> Definition:
@@ -170,6 +171,7 @@ class _Awaits(ast.NodeTransformer):
     """Passes every awaited object through a function; see `shield_others`."""
 
     def visit_Await(self, node: ast.Await) -> ast.Await:
+        """Wrap the awaited object."""
         self.generic_visit(node)
         return ast.copy_location(ast.Await(_call_of(SHIELD, node.value)), node)
 
@@ -317,6 +319,7 @@ class _PlainText(pydoc.TextDoc):
     """Documentation without overstriking, which is for printers."""
 
     def bold(self, text: str) -> str:
+        """Return the text unchanged."""
         return text
 
 

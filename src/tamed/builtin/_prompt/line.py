@@ -53,10 +53,12 @@ class ThreadLine:
         self._ended: asyncio.Future[Outcome] = self._loop.create_future()
 
     async def run(self) -> Outcome:
+        """Run it to its end."""
         threading.Thread(target=self._main, name="prompt-line", daemon=True).start()
         return await self._ended
 
     def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in it."""
         self._call.interrupt()
 
     def _main(self) -> None:
@@ -155,6 +157,7 @@ class LoopLine:
         self._is_interrupted = False
 
     async def run(self) -> Outcome:
+        """Run it to its end."""
         context = copy_context()
         context.run(_others.set, WeakSet(asyncio.all_tasks()))
         self._task = asyncio.create_task(self._work, name="prompt-await", context=context)
@@ -164,6 +167,7 @@ class LoopLine:
         return Outcome.INTERRUPTED if self._task.cancelled() else self._task.result()
 
     def interrupt(self) -> None:
+        """Cancel it."""
         self._is_interrupted = True
         if self._task is not None:
             self._task.cancel()
