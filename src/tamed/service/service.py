@@ -182,12 +182,10 @@ class Service:
     @property
     def full_name(self) -> str:
         """The names from below the root to this service, joined by slashes; for a root, its name."""
-        names = []
-        each: Lifecycle = self.lifecycle
-        while each.parent is not None:
-            names.append(each.service.name)
-            each = each.parent
-        return "/".join(reversed(names)) or self.name or self.default_name()
+        path, above = self.name or self.default_name(), self.lifecycle.parent
+        while above is not None and above.parent is not None:
+            path, above = f"{above.service.name}/{path}", above.parent
+        return path
 
     @property
     def children(self) -> "tuple[Service, ...]":
