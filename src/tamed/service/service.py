@@ -262,7 +262,8 @@ class MultiService(Service):
         if its name is in use or has a slash, if it has a parent or is started on its own, or if the
         multi-service is stopping.
         """
-        _require_service(f"cannot add {child!r} to {self.full_name}", child)
+        if not isinstance(child, Service):  # for callers without a type checker
+            raise _no_service(f"cannot add {child!r} to {self.full_name}", child)
         return self.lifecycle.add(child.lifecycle)
 
     async def remove(self, child: Service) -> None:
@@ -294,17 +295,17 @@ class Only(MultiService):
 
     def __init__(self, service: Service, *, scope: Scope = "host") -> None:
         check_scope(scope, type(self).__name__)
-        _require_service(f"{type(self).__name__}({service!r})", service)
+        if not isinstance(service, Service):
+            raise _no_service(f"{type(self).__name__}({service!r})", service)
         super().__init__(service.name or service.default_name(), service)
         self.only = scope
 
 
-def _require_service(what: str, value: object) -> None:
-    """Raise ServiceMisuse, about ``what``, unless a value is a service: callers may have no type checker."""
+def _no_service(what: str, value: object) -> ServiceMisuse:
+    """Return the error for a value that is no service."""
     if isinstance(value, type) and issubclass(value, Service):
-        raise ServiceMisuse(what, "it is a class", f"create an instance: {value.__name__}(...)")
-    if not isinstance(value, Service):
-        raise ServiceMisuse(what, f"it is {noun(type(value).__name__)}, not a service")
+        return ServiceMisuse(what, "it is a class", f"create an instance: {value.__name__}(...)")
+    return ServiceMisuse(what, f"it is {noun(type(value).__name__)}, not a service")
 
 
 def require_function(service: Service, parameter: str, value: object) -> None:
