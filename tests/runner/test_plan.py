@@ -3,13 +3,15 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tamed.errors import CannotCreate, ConfigurationError, MissingInput, PermissionRefused, TamedError
 from tamed.log.plan import LogPlan
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.plan_file import PlanFile, kept_plan
+from tamed.supervisor.plan_file import PlanFile, kept_plan, save_plan
+from tamed.unix.rundir import RunDirectory
 
 PLAN = Plan(
     name="poetry",
@@ -120,6 +122,23 @@ def test_a_file_that_is_gone_is_made_anew(kept: Plan) -> None:
     assert kept_plan(path, os.getpid()).name == "poetry"
     path.unlink()
     file.remove()
+
+
+def test_the_folder_of_plans_may_be_removed_while_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that removes another plan, the last one in it, removes the folder: it is made again."""
+    tmp_path.chmod(0o755)
+    folder, open_it, removals = tmp_path / ".plans", os.open, iter([True, True])
+
+    def open_late(path: Any, *arguments: Any, **more: Any) -> int:
+        if path == folder / "verse.plan" and next(removals, False):
+            folder.rmdir()
+        return open_it(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", open_late)
+    save_plan(RunDirectory(tmp_path).instance("verse"), "its text")
+    assert (folder / "verse.plan").read_text() == "its text"
 
 
 def test_a_plan_of_another_version_is_an_error(kept: Plan) -> None:

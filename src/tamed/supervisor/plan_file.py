@@ -143,9 +143,8 @@ def _locked(path: Path, waiting: Callable[[str], object]) -> int:
     """Open and lock a file that is removed by those who have locked it, see flock(2)."""
     how = fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
-        RunDirectory(path.parent).make()
-        with suppress(FileNotFoundError), ExitStack() as opened:  # the folder may be removed again
-            descriptor = os.open(path, os.O_CREAT | TO_READ, 0o600)
+        with suppress(FileNotFoundError), ExitStack() as opened:  # the file is removed by others
+            descriptor = _opened(path, os.O_CREAT | TO_READ)
             opened.callback(os.close, descriptor)
             try:
                 fcntl.flock(descriptor, how)
@@ -224,17 +223,27 @@ class PlanFile:
 
 def _write(path: Path, text: str) -> None:
     what = f"plan {path}"
-    if path.parent.name == _ROOTS:
-        RunDirectory(path.parent).make()
     found = _status_of(path)
     if found is not None and not stat.S_ISREG(found.st_mode):
         raise CannotCreate(what, "the path exists and is not a regular file", "remove it")
     try:
         path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, TO_CREATE, 0o600), "w") as file:
+        with os.fdopen(_opened(path, TO_CREATE), "w") as file:
             file.write(text)
     except OSError as error:
         raise from_creation_error(what, error) from error
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Create a file. The folder of plans is made before, again if another process removes it just then."""
+    while True:
+        if path.parent.name == _ROOTS:
+            RunDirectory(path.parent).make()
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            if path.parent.name != _ROOTS:
+                raise
 
 
 def _status_of(path: Path) -> os.stat_result | None:
