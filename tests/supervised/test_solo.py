@@ -116,10 +116,10 @@ def test_a_process_is_shut_in_a_directory(public_tamed: Tamed) -> None:
         "tamed: service fastpoetry/poetry failed in start: cannot read the poem /none.txt: "
         "No such file or directory; use a readable file\n"
     )
-    for option in ("--log", "--pid-file"):
+    for option, remedy in (("--log", "log to stderr, the journal or syslog"), ("--pid-file", "leave it out")):
         done = public_tamed("run", *options, option, "file", "fastpoetry", "--port", "0")
         assert done.status == 78
-        assert "a way out of the new root directory" in done.err
+        assert done.err.endswith(f"a way out of the new root directory; {remedy}\n")
     done = public_tamed("run", "--chroot", "/none", "fastpoetry", "--port", "0")
     assert done.status == 66
     assert done.err.endswith("tamed: cannot change the root directory to /none: No such file or directory\n")

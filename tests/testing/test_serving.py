@@ -39,6 +39,12 @@ def test_something_can_be_sent(tmp_path: Path) -> None:
         assert server.fetch(send=b"hush\n") == b"hush\n"
 
 
+def test_an_answer_is_fetched_from_a_server_that_reads_nothing(tmp_path: Path) -> None:
+    """It may have closed the connection before the question is sent."""
+    with serving(ReplyServer(f"unix:{tmp_path}/verse.sock", lambda _: b"rest")) as server:
+        assert {server.fetch() for _ in range(100)} == {b"rest"}
+
+
 def test_a_coroutine_runs_on_the_loop_of_the_service() -> None:
     """Where the service may be looked at."""
 

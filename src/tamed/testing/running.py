@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
@@ -160,7 +160,8 @@ class Served(Generic[S]):
     def fetch(self, server: str = "", send: bytes = b"") -> bytes:
         """Connect, send data, and return everything received until the server closes the connection."""
         with self.connect(server) as client:
-            client.sendall(send)
+            with suppress(BrokenPipeError):  # it has answered without reading, and the answer is there
+                client.sendall(send)
             with client.makefile("rb") as stream:
                 return stream.read()
 

@@ -83,9 +83,11 @@ def _run(reading: Reading, manager: "_Manager", deadline: "_EndDeadline") -> End
     pid_file = "" if daemon.pid_file is None else str(daemon.pid_file.absolute())
     root = None if daemon.chroot is None else daemon.chroot.absolute()
     if root is not None and (plan.path or pid_file):
-        what = "--log-file" if plan.path else "--pid-file"
+        what, remedy = "pid", "leave it out"
+        if plan.path:
+            what, remedy = "log", "log to stderr, the journal or syslog"
         why = "its open folder would be a way out of the new root directory"
-        raise ConfigurationError(f"--chroot with {what}", why, "log to stderr, the journal or syslog")
+        raise ConfigurationError(f"--chroot with --{what}-file", why, remedy)
     check_files(identity, log=plan.path, pid_files=[pid_file])
     if pid_file:
         from tamed.unix.pidfile import check_replaceable  # lazy import: most runs have no pid file
