@@ -185,26 +185,23 @@ class LineReader:
         if due is None or now < due:
             return []
         self._begun = now
-        return self._release()
+        return self.take_all()
 
     def take_all(self) -> list[bytes]:
         """Return all lines that have ended, due or not."""
-        return self._release()
+        lines, self._lines, self._held = self._lines, [], 0
+        return lines
 
     def finish(self) -> list[bytes]:
         """Return the remaining lines at the end of the stream, with the one that has no newline."""
         if self.rest:
             self._hold(_pieces(self.rest))
             self.rest = b""
-        return self._release()
+        return self.take_all()
 
     def _hold(self, lines: list[bytes]) -> None:
         self._lines += lines
         self._held += sum(map(len, lines))
-
-    def _release(self) -> list[bytes]:
-        lines, self._lines, self._held = self._lines, [], 0
-        return lines
 
 
 def _pieces(line: bytes) -> list[bytes]:

@@ -176,13 +176,7 @@ def _wait(child: int) -> int:
         number = signal.sigwait(signal.valid_signals())
         if number not in _NOT_PASSED:
             os.kill(child, number)  # it exists until it is reaped
-        while (ended := _reaped()) is not None:
-            pid, code = ended
-            if pid == child:
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == child:
+                code = os.waitstatus_to_exitcode(ended[1])
                 return code if code >= 0 else 128 - code
-
-
-def _reaped() -> tuple[int, int] | None:
-    """Reap a child that has ended; return its pid and exit code, None if there is none."""
-    pid, status = os.waitpid(-1, os.WNOHANG)
-    return (pid, os.waitstatus_to_exitcode(status)) if pid else None
