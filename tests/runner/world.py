@@ -349,9 +349,6 @@ class FakeEvents:
     def worker_advanced(self, worker: Worker) -> None:
         self.states.append(worker.state)
 
-    def worker_shut(self, worker: Worker) -> None:
-        return
-
     def worker_ended(self, worker: Worker, code: int) -> None:
         self.ends.append((worker.fault, code))
 

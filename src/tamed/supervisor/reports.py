@@ -101,9 +101,10 @@ class ReportCollector:
                 self._close(request)
 
     def _close(self, request: _Request) -> None:
-        request.timer.cancel()
-        self._requests.remove(request)
-        request.done(request.reports)
+        if request in self._requests:  # otherwise the end of an earlier one has closed it
+            request.timer.cancel()
+            self._requests.remove(request)
+            request.done(request.reports)
 
 
 def read_report(message: Message) -> Message:

@@ -97,11 +97,9 @@ class Handovers:
     queue. Scaling and recycling are handovers of single workers.
     """
 
-    def __init__(self, pool: WorkerPool, watchdog: Watchdog, reactor: Reactor) -> None:
+    def __init__(self, pool: WorkerPool, watchdog: Watchdog) -> None:
         self._pool = pool
         self._watchdog = watchdog
-        self._reactor = reactor
-        self._waiting: list[tuple[set[Worker], Callable[[], None]]] = []
 
     def begin(
         self, old: Iterable[Worker], new: Iterable[Worker], done: Callable[[], object] = lambda: None
@@ -110,24 +108,17 @@ class Handovers:
 
         The old ones must end within the ``stop_timeout`` of their plan.
         """
-        leaving, coming = set(old), list(new)
-        busy = {worker for worker in leaving if worker.state is WorkerState.READY}
+        leaving, coming = list(old), list(new)
+        busy = [worker for worker in leaving if worker.state is WorkerState.READY]
         for worker in leaving:
             self.drain([worker], worker.generation.plan.stop_timeout)
 
         def finish() -> None:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-                for worker in coming:
-                    self._pool.open(worker)
-                done()
+            for worker in coming:
+                self._pool.open(worker)
+            done()
 
-        entry = (busy, finish)
-        self._waiting.append(entry)
-        if busy:
-            self._reactor.later(_PATIENCE, finish)
-        else:
-            finish()
+        self._pool.when_shut(busy, finish, _PATIENCE)
 
     def drain(self, workers: Iterable[Worker], seconds: float) -> None:
         """Drain workers that are not replaced; they must end within so many seconds."""
@@ -135,14 +126,6 @@ class Handovers:
         for worker in leaving:
             self._pool.drain(worker)
         self._watchdog.kill_after(leaving, seconds)
-
-    def worker_shut(self, worker: Worker) -> None:
-        """Handle a worker that has stopped accepting or has ended."""
-        for busy, finish in list(self._waiting):
-            if worker in busy:
-                busy.remove(worker)
-                if not busy:
-                    finish()
 
 
 class Rollout:

@@ -68,7 +68,7 @@ class Supervisor(WorkerEvents):
         self.helpers = HelperProcesses(platform)
         self.checks = ServiceChecks(self._checks_of_workers, platform)
         self._watchdog = Watchdog(lambda: self.plan.heartbeat_interval, self.pool.workers, platform)
-        self._handovers = Handovers(self.pool, self._watchdog, platform.reactor)
+        self._handovers = Handovers(self.pool, self._watchdog)
         self.recovery = Recovery(self, self.pool, platform)
         self.roles = RoleGrants(self, self.pool, platform)
         self._rollout = Rollout(
@@ -307,9 +307,6 @@ class Supervisor(WorkerEvents):
     def worker_leaves(self, worker: Worker) -> None:
         self.roles.worker_leaves(worker)
 
-    def worker_shut(self, worker: Worker) -> None:
-        self._handovers.worker_shut(worker)
-
     def worker_checked(self, _: Worker) -> None:
         self.checks.look()
 
@@ -352,7 +349,6 @@ class Supervisor(WorkerEvents):
     def worker_ended(self, worker: Worker, code: int) -> None:
         is_stopping = self.phase is Phase.STOPPING
         self.figures.worker_ended(worker.reason_of_end(code, is_stopping=is_stopping))
-        self._handovers.worker_shut(worker)
         kind, text, facts = worker.end_event(code, self._reactor.clock())
         self._platform.record(kind, text, **facts)
         self.checks.look()

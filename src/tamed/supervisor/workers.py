@@ -49,9 +49,6 @@ class WorkerEvents(Protocol):
     def worker_advanced(self, worker: Worker) -> None:
         """A worker has entered another state before it is ready, or is ready."""
 
-    def worker_shut(self, worker: Worker) -> None:
-        """A draining worker has stopped accepting."""
-
     def worker_ended(self, worker: Worker, code: int) -> None:
         """A worker has ended, with this exit code, which is negative for a signal."""
 
@@ -93,10 +90,8 @@ class WorkerPool:
         self.templates = Templates(platform)
         self._requested: dict[Worker, ForkRequest] = {}
         self._events = events
-        self._reports = {
-            "report": ReportCollector(platform.reactor),
-            "stacks": ReportCollector(platform.reactor),
-        }
+        kinds = ("report", "stacks", "shut")
+        self._reports = {kind: ReportCollector(platform.reactor) for kind in kinds}
         self._reactor = platform.reactor
         self._sockets = sockets
         self._platform = platform
@@ -236,6 +231,14 @@ class WorkerPool:
         asked = [worker.pid for worker in able if self._send(worker, {what: True})]
         self._reports[what].collect(asked, done, patience)
 
+    def when_shut(self, workers: Iterable[Worker], done: Callable[[], object], patience: float) -> None:
+        """Call ``done`` when each of these draining workers has stopped accepting or has ended.
+
+        It is called after ``patience`` seconds at the latest.
+        """
+        asked = [worker.pid for worker in workers if not worker.peer.channel.closed]
+        self._reports["shut"].collect(asked, lambda _: done(), patience)
+
     def publish(self, event: Message) -> None:
         """Send an event to the subscribed workers: to all, or to one, preferably a serving one.
 
@@ -267,10 +270,10 @@ class WorkerPool:
             else:
                 worker.is_reaped = True
                 worker.peer.receive()
-                worker.peer.close()
                 worker.remains = self._platform.gone(pid)
                 self._add_metrics(pid)
                 del self.workers[pid]
+                worker.peer.close()
                 self._events.worker_ended(worker, code)
 
     def _connect(self, worker: Worker, channel: Channel) -> None:
@@ -303,7 +306,7 @@ class WorkerPool:
             case {"timings": _} | {"fault": _} | {"leaving": _} | {"checks": _} | {"subscribe": _}:
                 self._keep(worker, message)
             case {"shut": _}:
-                self._events.worker_shut(worker)
+                self._reports["shut"].received(worker.pid, message)
             case {"role": _} | {"lease": _}:
                 self._events.role_reported(worker, message)
             case {"files": _} if worker.generation.plan.reload:  # otherwise they were not requested
