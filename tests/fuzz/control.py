@@ -3,6 +3,7 @@
 import atexit
 import socket
 import tempfile
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -14,8 +15,9 @@ from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault
 from tamed.supervisor.control import ControlApi, ControlServer
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.operations import Answer
+from tamed.supervisor.platform import Platform
 from tamed.supervisor.reports import read_status
-from tamed.supervisor.status import StackRequests, StatusRequests
+from tamed.supervisor.status import StatusRequests
 from tamed.supervisor.supervisor import Supervisor
 from tests.fuzz.engine import Target
 from tests.fuzz.logs import TERMINAL
@@ -49,9 +51,15 @@ class _Supervisor:
     def __init__(self) -> None:
         self.waiting: list[Answer] = []
         self.operations = self
+        self.pool = self
+        self.workers: dict[int, object] = {}
 
     def serve(self, answer: Answer) -> None:
         answer({"state": "running"})
+
+    def request(self, what: str, done: Callable[[Message], object], patience: float) -> None:
+        assert patience > 0, what
+        done({})
 
     def reopen(self) -> Message:
         return {"reopened": "it was"}
@@ -121,7 +129,7 @@ class _Server:
             self._reactor = Reactor(self._clock)
             supervisor = cast(Supervisor, self._supervisor)
             status = cast(StatusRequests, self._supervisor)
-            api = ControlApi(supervisor, status, cast(StackRequests, self._supervisor))
+            api = ControlApi(supervisor, status, cast(Platform, self._supervisor))
             self._server = ControlServer(Path(self._path), self._reactor, api.serve)
             self._descriptors = _open()
         clients: list[_Client] = []

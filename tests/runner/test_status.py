@@ -10,7 +10,7 @@ import pytest
 from tamed.log.layout import rfc3339
 from tamed.supervisor.control import ControlApi
 from tamed.supervisor.records import EventLog
-from tamed.supervisor.status import StackRequests, StatusRequests
+from tamed.supervisor.status import StatusRequests
 from tests.runner.world import Supervised, supervised
 
 
@@ -21,8 +21,7 @@ class Client:
         status = StatusRequests(
             world.supervisor, world.reactor, world.sockets, EventLog(), world.reactor.clock()
         )
-        stacks = StackRequests(world.supervisor.pool, world.platform)
-        self.api = ControlApi(world.supervisor, status, stacks)
+        self.api = ControlApi(world.supervisor, status, world.platform)
         self.answers: list[dict[str, Any]] = []
 
     def ask(self, command: str = "status") -> None:

@@ -398,7 +398,7 @@ class Supervised(World):
     def __init__(self, **changes: Any) -> None:
         super().__init__(a_plan(**changes))
         self.supervisor = Supervisor(self.plan, self.sockets, self.platform)
-        self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform.notifier)
+        self.notifier = StateNotifier(self.supervisor, self.platform)
 
     def ends(self, hand: Hand, code: int) -> None:
         """Let a worker end, and the supervisor reap it."""

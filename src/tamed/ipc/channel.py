@@ -173,15 +173,6 @@ class Channel:
         }
 
     @classmethod
-    def closed_one(cls) -> "Channel":
-        """Return a closed channel."""
-        ours, theirs = socket.socketpair()
-        theirs.close()
-        channel = cls(ours)
-        channel.close()
-        return channel
-
-    @classmethod
     @contextlib.contextmanager
     def to_child(cls) -> "Iterator[tuple[Channel, int]]":
         """Yield a new channel, and the descriptor of its other end for a child, which gets a copy of it.
@@ -201,7 +192,9 @@ class Channel:
     def imported(cls, data: Data) -> "Channel":
         """Return the end that was exported; a closed one is closed."""
         if data["descriptor"] < 0:
-            return cls.closed_one()
+            channel = cls(socket.socket(socket.AF_UNIX))
+            channel.close()
+            return channel
         channel = cls(socket.socket(fileno=data["descriptor"]), decode(data["rest"]))
         channel._outgoing.extend((decode(line), copies) for line, copies in data["unsent"])
         channel._waiting = sum(len(line) for line, _ in channel._outgoing)

@@ -31,7 +31,8 @@ from tamed.ipc.message import (
 )
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.operations import Answer, Reply
-from tamed.supervisor.status import StackRequests, StatusRequests
+from tamed.supervisor.platform import Platform
+from tamed.supervisor.status import StatusRequests, answer_with_stacks
 from tamed.supervisor.supervisor import Supervisor
 
 __all__ = ["ControlApi", "ControlServer"]
@@ -265,10 +266,10 @@ def _refuse(client: socket.socket, why: str) -> None:
 class ControlApi:
     """Serves the requests of clients; each gets one answer."""
 
-    def __init__(self, supervisor: Supervisor, status: StatusRequests, stacks: StackRequests) -> None:
+    def __init__(self, supervisor: Supervisor, status: StatusRequests, platform: Platform) -> None:
         self._supervisor = supervisor
-        self._stacks = stacks
         self._status = status
+        self._platform = platform
 
     def serve(self, request: Message, answer: Answer) -> None:
         """Answer a request, now or later. On request, it is preceded by the operation it waits for.
@@ -281,7 +282,7 @@ class ControlApi:
             case "status":
                 self._status.serve(answer)
             case "stacks":
-                self._stacks.serve(answer)
+                answer_with_stacks(answer, self._supervisor.pool, self._platform)
             case "reopen":
                 answer(self._supervisor.reopen())
             case "reload":

@@ -40,7 +40,7 @@ from tamed.supervisor.platform import PosixPlatform, print_error
 from tamed.supervisor.records import EventLog, LastState, events_path
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.spawner import FirstTemplate
-from tamed.supervisor.status import StackRequests, StateNotifier, StatusRequests
+from tamed.supervisor.status import StateNotifier, StatusRequests
 from tamed.supervisor.supervisor import Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
 from tamed.unix.detach import Reporter, leave_terminal
@@ -169,7 +169,7 @@ class _Holdings:
             self.platform.log("WARNING", no_events)
         self.supervisor = Supervisor(plan, self.sockets, self.platform)
         self.events.added = self.supervisor.pool.publish
-        self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform.notifier)
+        self.notifier = StateNotifier(self.supervisor, self.platform)
         self.reactor.on_signal = self.supervisor.ending.signalled
         self.supervisor.on_upgrade = Upgrader(
             self.supervisor.helpers,
@@ -244,8 +244,7 @@ class _Holdings:
         return process
 
     def _hold_control(self, path: Path) -> ControlServer:
-        stacks = StackRequests(self.supervisor.pool, self.platform)
-        api = ControlApi(self.supervisor, self.status, stacks)
+        api = ControlApi(self.supervisor, self.status, self.platform)
         control = None if self._left is None else self._left["control"]
         server = ControlServer(
             path,

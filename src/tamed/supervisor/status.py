@@ -17,9 +17,8 @@ from tamed.supervisor.reports import Reports
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Phase, Supervisor
 from tamed.supervisor.workers import WorkerPool
-from tamed.unix.notify import Notifier
 
-__all__ = ["StackRequests", "StateNotifier", "StatusRequests"]
+__all__ = ["StateNotifier", "StatusRequests", "answer_with_stacks"]
 
 _RECENT = 10  # events in a status
 _EXTENSION = 15.0  # seconds: much more than between two looks
@@ -118,37 +117,28 @@ def _certificates(reported: Iterable[Message]) -> list[dict[str, Any]]:
     ]
 
 
-class StackRequests:
-    """Serves requests for the stacks of all workers, at once, without stopping anything.
+def answer_with_stacks(answer: Answer, pool: WorkerPool, platform: Platform) -> None:
+    """Answer with the stacks of all workers, without stopping anything, when they have sent or printed them.
 
     The event loop of a worker answers. A worker that does not answer within a second is blocked, or loads its
     application: it gets a signal, at which `faulthandler` prints the stacks of its threads. Its output is
     read for a moment; it is in the log, too.
     """
 
-    def __init__(self, pool: WorkerPool, platform: Platform) -> None:
-        self._pool = pool
-        self._reactor = platform.reactor
-        self._platform = platform
-
-    def serve(self, answer: Answer) -> None:
-        """Answer when all workers have answered, or have printed their stacks."""
-        self._pool.request("stacks", lambda found: self._complete(found, answer), _STACKS)
-
-    def _complete(self, found: Reports, answer: Answer) -> None:
-        silent = [pid for pid in self._pool.workers if pid not in found and self._platform.print_stacks(pid)]
+    def complete(found: Reports) -> None:
+        silent = [pid for pid in pool.workers if pid not in found and platform.print_stacks(pid)]
         if silent:
-            self._reactor.later(_PRINTING, lambda: self._finish(found, silent, answer))
+            platform.reactor.later(_PRINTING, lambda: finish(found, silent))
         else:
-            self._finish(found, silent, answer)
+            finish(found, silent)
 
-    def _finish(self, found: Reports, silent: list[int], answer: Answer) -> None:
-        printed = {pid: self._platform.printed_stacks(pid) for pid in silent}
-        workers = [
-            _described(worker, found.get(worker.pid), printed.get(worker.pid, []))
-            for worker in self._pool.workers.values()
-        ]
-        answer({"stacks": workers})
+    def finish(found: Reports, silent: list[int]) -> None:
+        printed = {pid: platform.printed_stacks(pid) for pid in silent}
+        workers = pool.workers.values()
+        described = [_described(each, found.get(each.pid), printed.get(each.pid, [])) for each in workers]
+        answer({"stacks": described})
+
+    pool.request("stacks", complete, _STACKS)
 
 
 def _described(worker: Worker, stacks: Message | None, printed: list[str]) -> dict[str, Any]:
@@ -167,10 +157,10 @@ class StateNotifier:
     own watchdog, and is no reason to end the others.
     """
 
-    def __init__(self, supervisor: Supervisor, reactor: Reactor, notifier: Notifier) -> None:
+    def __init__(self, supervisor: Supervisor, platform: Platform) -> None:
         self._supervisor = supervisor
-        self._reactor = reactor
-        self._notifier = notifier
+        self._reactor = platform.reactor
+        self._notifier = platform.notifier
         self._last = ""
         self._is_stuck = False
 

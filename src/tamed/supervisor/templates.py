@@ -21,7 +21,7 @@ from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import Message, read_fault, read_number
 from tamed.supervisor.generation import Generation, how_it_ended
-from tamed.supervisor.loop import NO_TIMER, Peer, Reactor
+from tamed.supervisor.loop import NO_TIMER, Peer
 from tamed.supervisor.platform import Platform, PreparedFork
 from tamed.supervisor.spawner import TEMPLATE
 
@@ -97,16 +97,8 @@ class _Template:
         self.deadline = NO_TIMER
         self.crashes = 0
 
-    def connect(self, channel: Channel, reactor: Reactor, answered: Callable[[], object]) -> None:
-        """Receive messages from now on; ``answered`` is called after each one."""
-
-        def handle(message: Message) -> None:
-            self._handle(message)
-            answered()
-
-        self.peer = Peer(channel, reactor, handle)
-
-    def _handle(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
+        """Handle a message of the process."""
         match message:
             case {"loaded": _}:
                 self.is_loaded = True
@@ -314,8 +306,12 @@ class Templates:
         return template
 
     def _connect(self, template: _Template, channel: Channel) -> None:
+        def handle(message: Message) -> None:
+            template.handle(message)
+            self._set_deadline(template)
+
         self._of[template.key] = template
-        template.connect(channel, self._reactor, lambda: self._set_deadline(template))
+        template.peer = Peer(channel, self._reactor, handle)
 
     def _set_deadline(self, template: _Template, start_timeout: float = 0.0) -> None:
         """Extend a template's deadline after an answer or a request, as long as an answer is due."""
