@@ -234,12 +234,8 @@ def _probe(path: str, period: int, failures: int) -> dict[str, Value]:
 
 
 def _limits(resources: Resources) -> dict[str, Value]:
-    limits: dict[str, Value] = {}
-    if resources.cpus is not None and resources.cpu is not None:
-        limits["cpu"] = resources.cpu
-    if resources.bytes is not None and resources.memory is not None:
-        limits["memory"] = resources.memory
-    return limits
+    checked = {"cpu": (resources.cpu, resources.cpus), "memory": (resources.memory, resources.bytes)}
+    return {name: text for name, (text, _) in checked.items() if text is not None}
 
 
 def _mounts(container: Container) -> Iterator[Value]:

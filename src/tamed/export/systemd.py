@@ -356,10 +356,9 @@ def _socket_units(facts: Facts, sockets: Mapping[str, Endpoint], made_by: str) -
 
 
 def _socket(facts: Facts, name: str, endpoint: Endpoint) -> Iterator[_Line]:
-    kinds = {
-        each.is_datagram for each in facts.listening if each.endpoint == Endpoint.parse(f"systemd://{name}")
-    }
-    for is_datagram in sorted(kinds):
+    for is_datagram in sorted(
+        {each.is_datagram for each in facts.listening if each.socket_of_systemd == name}
+    ):
         for address in _addresses(name, endpoint):
             yield "ListenDatagram" if is_datagram else "ListenStream", address
     if isinstance(endpoint, UnixEndpoint):

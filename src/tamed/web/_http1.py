@@ -53,7 +53,8 @@ class HttpConnection(asyncio.Protocol):
     The parser gets only one request at a time: data after it is parsed when it was answered.
     """
 
-    # Without them a connection between two requests would need 28 % more memory; the other classes gain 2 %.
+    # A class with 30 attributes has a dict for each object: a connection would need 28 % more memory between
+    # two requests. Those with fewer, such as the exchange, would gain 2 %.
     __slots__ = (
         "_answered_at",
         "_body_left",
