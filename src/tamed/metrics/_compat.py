@@ -69,7 +69,6 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as usual, with a loader that adapts it."""
         adapt = self._adapters.get(fullname)
         spec = None if adapt is None else PathFinder.find_spec(fullname, path, target)
         if adapt is not None and spec is not None and spec.loader is not None:

@@ -139,7 +139,6 @@ class TlsConnection(Connection):
 
     @property
     def peer(self) -> str:
-        """The peer's address, as on the command line."""
         return peer_text(self.address, self)
 
 

@@ -49,7 +49,6 @@ def canonical_host(host: str) -> str:
 
 
 def check_port(port: int) -> int:
-    """Return a valid port."""
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is out of range: expected 0 to 65535")
     return port

@@ -149,7 +149,6 @@ class _SlowConnection(Connection):
         self._wait()
 
     def abort(self) -> None:
-        """End the connection with a reset; the rest is not sent."""
         self.reset_at_close()
         self._finish()
 

@@ -226,7 +226,6 @@ class _StreamProtocol(asyncio.StreamReaderProtocol):
         self._connected = connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connect the reader to the transport."""
         super().connection_made(transport)
         self._connected(cast(asyncio.Transport, transport))
 
@@ -237,7 +236,6 @@ class _StreamProtocol(asyncio.StreamReaderProtocol):
         return stays_open
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Record that the connection is closed."""
         super().connection_lost(error)
         retrieve_close_error(self)
 
@@ -265,17 +263,14 @@ class _Writer(asyncio.StreamWriter):
         return self._stream.is_over or super().is_closing()
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
-        """Send data, if the peer is connected."""
         if not self.is_closing():
             super().write(data)
 
     def writelines(self, data: "Iterable[bytes | bytearray | memoryview[Any]]") -> None:
-        """Send several pieces of data, if the peer is connected."""
         if not self.is_closing():
             super().writelines(data)
 
     def write_eof(self) -> None:
-        """End our side, if the peer is connected."""
         if not self.is_closing():
             try:
                 super().write_eof()

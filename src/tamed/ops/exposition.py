@@ -59,7 +59,6 @@ class _Collected(Collector):
         self._metrics = metrics
 
     def collect(self) -> Sequence[Metric]:
-        """Return the metrics."""
         return self._metrics
 
 

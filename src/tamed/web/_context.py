@@ -57,13 +57,8 @@ _MOST_PROXIES: Final = 100
 class WebSocketSession(Protocol):
     """A WebSocket that replaces the protocol of a connection."""
 
-    def begin(self, rest: bytes) -> None:
-        """Begin with the handshake; ``rest`` is the data that followed the request."""
-        ...
-
-    def connection_draining(self) -> None:
-        """End soon, because the server stops."""
-        ...
+    def begin(self, rest: bytes) -> None: ...
+    def connection_draining(self) -> None: ...
 
 
 WebSocketFactory = Callable[["ServerContext", asyncio.Transport, Scope, bool], WebSocketSession]

@@ -132,7 +132,6 @@ class Exchange:
         return len(self._body) > _BODY_LIMIT
 
     def end_body(self) -> None:
-        """Handle the end of the request."""
         self.more_body = False
         if self._changed is not None:
             self._changed.set()

@@ -130,7 +130,6 @@ class HttpConnection(asyncio.Protocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start waiting for the first request."""
         self.transport = cast(asyncio.Transport, transport)
         self._progress = Progress(self.transport)
         self._peer = peer_of(transport, self._context, self._ends)
@@ -139,7 +138,6 @@ class HttpConnection(asyncio.Protocol):
         self._deadline.set(self._context.limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the application, and release the connection."""
         self._forget_timers()
         self._input.forget()
         del self._parser  # it refers back to this object
@@ -151,7 +149,6 @@ class HttpConnection(asyncio.Protocol):
             self._exchange = None
 
     def data_received(self, data: bytes) -> None:
-        """Handle data from the client."""
         if self._is_idle and 0 < data.find(_END) == len(data) - len(_END) < self._context.limits.head:
             # Exactly one head, the usual case: this path saves a tenth of a request.
             self._is_idle = False
@@ -171,13 +168,11 @@ class HttpConnection(asyncio.Protocol):
         self._parse()
 
     def pause_writing(self) -> None:
-        """Stop writing until the client has read more."""
         self.write_paused = True
         self._progress.is_made()  # from now on
         self._watch()
 
     def resume_writing(self) -> None:
-        """Continue writing."""
         self.write_paused = False
         if self._writable is not None:
             self._writable.set()
@@ -210,7 +205,6 @@ class HttpConnection(asyncio.Protocol):
             self._deadline.set(max(0.0, self._answered_at + _RECENT - self._loop.time()))
 
     def has_left(self) -> bool:
-        """Return whether the client disconnected before the end of its answer."""
         return self._exchange is None or self._exchange.has_left()
 
     def __deepcopy__(self, _: object) -> Self:
@@ -218,7 +212,6 @@ class HttpConnection(asyncio.Protocol):
         return self
 
     async def writable(self) -> None:
-        """Wait until writing may continue, or the client has disconnected."""
         if self._writable is None:
             self._writable = asyncio.Event()
         while self.write_paused and not self.transport.is_closing():
@@ -278,7 +271,6 @@ class HttpConnection(asyncio.Protocol):
             self._watch()
 
     def _must_wait(self) -> bool:
-        """Return whether parsing must wait."""
         exchange = self._exchange
         if exchange is None:
             return self._reads_no_more
@@ -286,7 +278,6 @@ class HttpConnection(asyncio.Protocol):
         return owes or self._body_paused or self._reads_no_more or self.transport.is_closing()
 
     def _feed(self, data: bytes | memoryview) -> None:
-        """Parse a piece of a request."""
         limits = self._context.limits
         self._unparsed = unparsed = self._unparsed + len(data)
         excess = unparsed - limits.head - limits.request_line if self._in_head else 0
@@ -376,7 +367,6 @@ class HttpConnection(asyncio.Protocol):
     # Called by the parser (https://github.com/MagicStack/httptools).
 
     def on_url(self, url: bytes) -> None:
-        """Handle a part of the target."""
         self._url += url
         if len(self._url) > self._context.limits.request_line:
             raise Refused(414)
@@ -426,7 +416,6 @@ class HttpConnection(asyncio.Protocol):
         context.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
-        """Handle a part of the body."""
         self._unparsed = 0
         if self._body_left > 0:
             self._body_left -= len(body)
@@ -435,7 +424,6 @@ class HttpConnection(asyncio.Protocol):
             self._body_paused = True
 
     def on_message_complete(self) -> None:
-        """Handle the end of the request."""
         if self._upgrade is not None or self._skips_body:
             return
         self._in_head = True

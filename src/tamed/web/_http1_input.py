@@ -28,7 +28,6 @@ class Input:
         self._tail = b""  # the last parsed bytes, which may contain the beginning of an end marker
 
     def add(self, data: bytes) -> None:
-        """Append received data."""
         self._data = self._data[self._position :] + data if self._data else data
         self._position = 0
         self.left = len(self._data)
@@ -60,12 +59,10 @@ class Input:
         self._tail = b""
 
     def forget(self) -> None:
-        """Drop unparsed data."""
         self._data = b""
         self._position = self.left = 0
 
     def take(self) -> bytes:
-        """Return unparsed data, and drop it."""
         rest = self._data[self._position :]
         self.forget()
         return rest

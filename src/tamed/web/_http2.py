@@ -101,7 +101,6 @@ class Http2Connection(asyncio.Protocol):
         self._deadline.set(self._context.limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the applications, and release the connection."""
         self._is_ending = True
         self._deadline.close()
         self._round_trip.close()
@@ -111,7 +110,6 @@ class Http2Connection(asyncio.Protocol):
         self._abandon_all()
 
     def data_received(self, data: bytes) -> None:
-        """Handle data from the client."""
         if self._is_ending:
             return
         try:
@@ -139,7 +137,6 @@ class Http2Connection(asyncio.Protocol):
         self._watch()
 
     def resume_writing(self) -> None:
-        """Continue writing."""
         self.write_paused = False
         set_reading(self.transport, paused=False)
         self._send_on()
@@ -162,7 +159,10 @@ class Http2Connection(asyncio.Protocol):
     # Called by a stream.
 
     def flush(self, sent: int = 0) -> None:
-        """Write the library's output at the end of this iteration of the loop, or now if it is large."""
+        """Write the library's output at the end of this iteration of the loop, or now if it is large.
+
+        ``sent`` is the number of bytes of data in it.
+        """
         if sent:
             self._guard.earn(1)
         self._flush_size += sent

@@ -40,17 +40,9 @@ class StreamConnection(Protocol):
     protocol: H2Connection
     write_paused: bool
 
-    def flush(self, sent: int = 0) -> None:
-        """Write the library's output soon, of which ``sent`` bytes of data are new."""
-        ...
-
-    def wait_for_window(self, stream: "Http2Stream") -> None:
-        """Continue the stream when the client's window allows it."""
-        ...
-
-    def on_closed(self, stream: "Http2Stream") -> None:
-        """Remove an ended stream."""
-        ...
+    def flush(self, sent: int = 0) -> None: ...
+    def wait_for_window(self, stream: "Http2Stream") -> None: ...
+    def on_closed(self, stream: "Http2Stream") -> None: ...
 
 
 class Http2Stream:
@@ -96,7 +88,6 @@ class Http2Stream:
     # The exchange's connection.
 
     def has_left(self) -> bool:
-        """Return whether the client disconnected before the end of its answer."""
         return self._exchange is None or self._exchange.has_left()
 
     def __deepcopy__(self, _: object) -> Self:
@@ -104,7 +95,6 @@ class Http2Stream:
         return self
 
     async def writable(self) -> None:
-        """Wait until writing may continue, or the client has disconnected."""
         if self._changed is None:
             self._changed = asyncio.Event()
         while self.write_paused:
@@ -133,7 +123,6 @@ class Http2Stream:
         self.watch()
 
     def end_body(self) -> None:
-        """Handle the end of the request."""
         self.exchange.end_body()
         if self._lingers:
             self.close()

@@ -37,7 +37,6 @@ class Lifespan(Service):
         self._failure: BaseException | None = None  # not reported yet
 
     async def start(self) -> None:
-        """Start the application."""
         self._events = asyncio.Queue()
         self._has_received = False
         self.app_state.clear()
@@ -51,7 +50,6 @@ class Lifespan(Service):
         await self._require(answer, "start")
 
     async def stop(self) -> None:
-        """Stop the application."""
         answer = await self._send("shutdown")
         await self._require(answer, "stop")
         await self._end()

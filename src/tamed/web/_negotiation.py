@@ -54,7 +54,6 @@ class ProxiedConnection(asyncio.Protocol):
             self._hand_over(None)
 
     def data_received(self, data: bytes) -> None:
-        """Read the received part of the header."""
         self._begun += data
         while self._size <= len(self._begun):
             try:
@@ -76,7 +75,6 @@ class ProxiedConnection(asyncio.Protocol):
             self._timer = self._loop.call_later(min(_LINGER, self._timeout), self._transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the connection."""
         self._forget_timer()
 
     def _hand_over(self, ends: Ends | None) -> None:
@@ -139,7 +137,6 @@ class Negotiation(asyncio.Protocol):
         self._http1.connection_draining()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the connection."""
         self._http1.connection_lost(exc)
 
     def _become_http2(self) -> None:

@@ -77,7 +77,6 @@ class MovingDeadline:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is a deadline."""
         return self._at is not None
 
     def set(self, seconds: float) -> None:

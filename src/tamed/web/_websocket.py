@@ -111,13 +111,11 @@ class WebSocketConnection(asyncio.Protocol):
     # Called by the event loop and the server.
 
     def data_received(self, data: bytes) -> None:
-        """Handle data from the client."""
         self._heard = True
         self._unread += data
         self._parse()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the application, and release the connection."""
         self._is_lost = True
         self._stall.close()
         if self._timer is not None:
@@ -137,7 +135,6 @@ class WebSocketConnection(asyncio.Protocol):
         self._stall.set(self._context.limits.stall)
 
     def resume_writing(self) -> None:
-        """Continue writing."""
         self.write_paused = False
         self._stall.clear()
         self._writable.set()
@@ -153,7 +150,6 @@ class WebSocketConnection(asyncio.Protocol):
     # The connection of a denial's exchange.
 
     async def writable(self) -> None:
-        """Wait until writing may continue, or the client has disconnected."""
         while self.write_paused and not self.transport.is_closing():
             self._writable.clear()
             await self._writable.wait()
