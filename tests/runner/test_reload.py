@@ -375,14 +375,14 @@ def test_more_workers(world: Supervised) -> None:
     assert new[0].heard()[-1] == {"open": True}
     assert answers == []
     come_up(world, new[1])
-    assert answers == [{"scaled": 4}]
+    assert answers == [{"scaled": "poetry has 4 workers"}]
 
 
 def test_fewer_workers(world: Supervised) -> None:
     """The workers with the highest numbers leave, and are not replaced."""
     answers: list[dict[str, Any]] = []
     world.supervisor.operations.scale(1, [answers.append])
-    assert answers == [{"scaled": 1}]
+    assert answers == [{"scaled": "poetry has 1 worker"}]
     first, second = world.hands
     assert (first.heard(), second.heard()) == ([], [{"drain": True}])
     world.ends(second, 0)
@@ -416,7 +416,7 @@ def test_scaling_during_a_reload_comes_after_it(world: Supervised) -> None:
     assert len(world.hands) == 5
     assert late == []
     come_up(world, world.hands[4])
-    assert late == [{"scaled": 3}] * 2
+    assert late == [{"scaled": "poetry has 3 workers"}] * 2
 
 
 def test_signals_during_a_reload_scale_by_what_they_add_up_to(world: Supervised) -> None:
@@ -446,7 +446,7 @@ def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
     world.supervisor.operations.scale(90, [answers.append])
     world.reactor.turn(0)
     assert world.supervisor.operations.scale(2, [others.append]) is None
-    assert others == [{"scaled": 2}]
+    assert others == [{"scaled": "poetry has 2 workers"}]
     assert "fault" in answers[0]
     sent = {(hand.pid, signal.SIGTERM) for hand in world.hands[2:]}
     assert set(world.platform.sent) == sent

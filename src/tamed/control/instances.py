@@ -16,7 +16,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tamed._os.proc import descendants_of
-from tamed._os.text import counted
 from tamed._os.unix_sockets import connect_unix, peer_credentials
 from tamed.errors import (
     PermissionRefused,
@@ -33,7 +32,6 @@ from tamed.ipc.message import (
     encode_message,
     parse_message,
     read_fault,
-    read_number,
     read_objects,
     read_text,
     read_texts,
@@ -251,12 +249,8 @@ def _operate(instance: Instance, request: Message, key: str, waiting: Waiting | 
         if "fault" in answer:
             lines, status = read_fault(answer)
             return "\n".join(lines), status
-        if key == "scaled":
-            text = f"{instance.name} has {counted(read_number(answer, key), 'worker')}"
-        else:
-            text = read_text(answer, key)
         warnings = [f"warning: {each}" for each in read_texts(answer, "warnings")]
-        return "\n".join([text, *warnings]), 0
+        return "\n".join([read_text(answer, key), *warnings]), 0
 
     return ask_instance(instance, request, read, _ANSWERED if waiting is None else None, waiting)
 

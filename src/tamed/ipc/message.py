@@ -26,7 +26,6 @@ __all__ = [
     "LONGEST_REQUEST",
     "InvalidMessage",
     "Message",
-    "absent_as",
     "encode_message",
     "list_of",
     "optional",
@@ -173,11 +172,6 @@ def read_fields(message: Message, /, **readers: Reader) -> Message:
 def optional(read: Reader) -> Reader:
     """Return a reader for a field that may be missing or null; it is None then."""
     return lambda message, key: None if message.get(key) is None else read(message, key)
-
-
-def absent_as(value: object, read: Reader) -> Reader:
-    """Return a reader for a field that other releases do not send; it has this value then."""
-    return lambda message, key: read({key: value, **message}, key)
 
 
 def list_of(**readers: Reader) -> Reader:

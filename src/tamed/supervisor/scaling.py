@@ -295,7 +295,8 @@ class Scaler:
     def _finish_if_scaled(self) -> None:
         ready = len(self._ready())
         if self._scaling is not None and ready == self._serving.generation.count:
-            self._end_scaling({"scaled": ready}, f"{counted(ready, 'worker')} from now on")
+            workers, name = counted(ready, "worker"), self._serving.generation.plan.name
+            self._end_scaling({"scaled": f"{name} has {workers}"}, f"{workers} from now on")
 
     def _wait_for_scaling(self) -> None:
         self.end()
