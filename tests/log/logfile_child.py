@@ -117,6 +117,21 @@ def fail_to_rotate(path: str, user: str) -> list[object]:
     return [log.lost]
 
 
+def rotate_after_the_clock_is_set_back(path: str, user: str) -> str:
+    """Rotate where the user may not, and again where it may; return the trouble in between."""
+    identity, folder, clock = Identity.resolve(user), Path(path).parent, Clock()
+    drop_privileges(identity)
+    log = LogFile(Path(path), Rotation(size=100), clock=clock)
+    folder.chmod(0o500)
+    log.append(numbered(0, 30))
+    trouble = log.trouble
+    folder.chmod(0o700)
+    clock.now -= 24 * 60 * 60
+    log.append(numbered(30, 33))
+    log.close()
+    return trouble
+
+
 def open_as(path: str, user: str) -> str:
     """Try to open a log as somebody."""
     drop_privileges(Identity.resolve(user))

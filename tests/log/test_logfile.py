@@ -175,6 +175,23 @@ def test_rotation_by_time(path: Path) -> None:
     assert path.read_bytes() == b"friday\nwednesday\n"
 
 
+def test_a_clock_that_was_ahead_does_not_end_rotation_by_time(path: Path) -> None:
+    """It is set right; the next day begins a new file, as before."""
+    clock = Clock(1_000_000_000)
+    log = LogFile(path, Rotation(size=None, every=DAY), clock=clock)
+    log.append([b"monday\n"])
+    clock.now += 1000 * DAY
+    log.append([b"monday, years later\n"])
+    clock.now -= 1000 * DAY
+    log.housekeep()
+    log.append([b"monday\n"])
+    assert names(path) == ["verse.log", "verse.log.1"]
+    clock.now += DAY
+    log.append([b"tuesday\n"])
+    log.close()
+    assert path.read_bytes() == b"tuesday\n"
+
+
 def test_rotation_by_time_after_a_pause(path: Path) -> None:
     """A daemon that was not running at midnight rotates with its first line, by the time of the file."""
     path.write_bytes(b"monday\n")
@@ -426,6 +443,16 @@ def test_rotation_as_the_dropped_user(public_path: Path, root: str) -> None:
     assert content(path, [2, 1]) == b"".join(numbered(21, 30)) + b"end\n"
     for entry in own.iterdir():
         assert (entry.stat().st_uid, stat.S_IMODE(entry.stat().st_mode)) == (NOBODY, 0o640)
+
+
+@needs_root
+def test_a_clock_that_is_set_back_does_not_keep_it_from_another_attempt(public_path: Path) -> None:
+    """The wait after a failed rotation is a minute, whatever the time of day."""
+    path = public_path / "verse.log"
+    os.chown(public_path, NOBODY, NOBODY)
+    trouble = call(logfile_child.rotate_after_the_clock_is_set_back, path, "nobody")
+    assert "cannot rotate the log" in trouble
+    assert path.read_bytes() == b"".join(numbered(30, 33))
 
 
 @needs_root

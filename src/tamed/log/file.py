@@ -144,6 +144,11 @@ class LogFile(Sink):
             return
         self._attempt("reopen", self._follow)
         self._put([])
+        period = self.rotation.period(self._clock())
+        if (
+            period < self._period - 1
+        ):  # a clock that was ahead was set right, and not by the end of summer time
+            self._period = period
         if self._compressor is not None and self._may("compress"):
             self._attempt("compress", self._compressor.start)
 
@@ -303,7 +308,8 @@ class LogFile(Sink):
             return 0  # closed, or its disk is gone: the write reports it
 
     def _may(self, what: str) -> bool:
-        return self._clock() >= self._not_before.get(what, 0.0)
+        # If it is longer until then than any wait, the clock was set back.
+        return not 0 < self._not_before.get(what, 0.0) - self._clock() <= _RETRY_AFTER
 
     def _attempt(self, what: str, call: Callable[[], None]) -> None:
         """Call ``call``; log a failure once, until it succeeds or fails for another reason."""
