@@ -37,8 +37,7 @@ def list_as(user: str, path: str) -> list[list[str]]:
 def live_as(user: str, path: str) -> list[object]:
     """Do as root and then as a user what a daemon does with its directory, and return what is left of it."""
     identity = Identity.resolve(user)
-    owner = identity.uid, identity.gid
-    instance = RunDirectory(Path(path)).create("verse", owner)
+    instance = RunDirectory(Path(path)).create("verse", identity)
     pid_file = PidFile.acquire(instance.pid_file, owner=identity)
     with socket.socket(socket.AF_UNIX) as control:
         with acting_for(identity):

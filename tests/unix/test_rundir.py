@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
+from tamed._os.identity import Identity
 from tamed.errors import AlreadyRunning, CannotCreate, ConfigurationError, PermissionRefused
 from tamed.unix.lock import take_life
 from tamed.unix.pidfile import PidFile
 from tamed.unix.rundir import Instance, RunDirectory, check_name, default_run_directory
 from tests.unix import rundir_child
 from tests.unix.process import NOBODY, call, needs_root
+
+
+def user(number: int) -> Identity:
+    """Return a user, with a group of the same number."""
+    return Identity(number, number, ())
 
 
 @pytest.fixture
@@ -202,11 +208,11 @@ def test_directory_may_be_removed_while_it_is_made(
 @needs_root
 def test_directory_is_given_to_the_user(rundir: RunDirectory) -> None:
     """Root gives the instance's directory to the user it will run as, and keeps the one above."""
-    verse = rundir.create("verse", (NOBODY, NOBODY))
+    verse = rundir.create("verse", user(NOBODY))
     status = verse.directory.stat()
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (NOBODY, NOBODY, 0o755)
     assert rundir.path.stat().st_uid == 0
-    assert rundir.create("verse", (NOBODY, NOBODY)) == verse
+    assert rundir.create("verse", user(NOBODY)) == verse
 
 
 @needs_root
@@ -236,7 +242,7 @@ def test_a_link_of_roots_is_followed_and_no_other(tmp_path: Path) -> None:
 @needs_root
 def test_directory_that_another_user_has_left_is_given(rundir: RunDirectory, tmp_path: Path) -> None:
     """With the logs of that user; root's files, and what has another name too, stay whose they are."""
-    verse = rundir.create("verse", (12345, 12345))
+    verse = rundir.create("verse", user(12345))
     log, old, roots, linked = (verse.directory / f"verse.log{end}" for end in ("", ".1", ".2", ".3"))
     for path in (log, old, linked):
         path.touch()
@@ -244,7 +250,7 @@ def test_directory_that_another_user_has_left_is_given(rundir: RunDirectory, tmp
     roots.touch()
     (tmp_path / "another").hardlink_to(linked)
     (verse.directory / "verse.log.4").symlink_to("/etc/passwd")
-    rundir.create("verse", (NOBODY, NOBODY))
+    rundir.create("verse", user(NOBODY))
     assert [path.stat().st_uid for path in (verse.directory, log, old)] == [NOBODY] * 3
     assert (roots.stat().st_uid, linked.stat().st_uid) == (0, 12345)
     assert Path("/etc/passwd").stat().st_uid == 0
@@ -255,25 +261,25 @@ def test_directory_that_another_user_has_left_is_given(rundir: RunDirectory, tmp
 @needs_root
 def test_directory_of_one_that_runs_is_not_taken_from_it(rundir: RunDirectory) -> None:
     """Whoever starts it as another user is told that it runs."""
-    verse = rundir.create("verse", (12345, 12345))
+    verse = rundir.create("verse", user(12345))
     with PidFile.acquire(verse.pid_file), pytest.raises(AlreadyRunning, match=f"process {os.getpid()} runs"):
-        rundir.create("verse", (NOBODY, NOBODY))
+        rundir.create("verse", user(NOBODY))
     assert verse.directory.stat().st_uid == 12345
 
 
 @needs_root
 def test_directory_of_a_stranger(rundir: RunDirectory) -> None:
     """What belongs to somebody else, or has more in it than a daemon leaves, is not given away."""
-    verse = rundir.create("verse", (12345, 12345))
+    verse = rundir.create("verse", user(12345))
     (verse.directory / "verse.txt").touch()
-    for owner in ((NOBODY, NOBODY), None):
+    for owner in (user(NOBODY), None):
         with pytest.raises(PermissionRefused, match=r"user 12345, and contains a file .*: verse\.txt"):
             rundir.create("verse", owner)
     assert verse.directory.stat().st_uid == 12345
     roots = rundir.create("roots")
     (roots.directory / "passwd").touch()
     with pytest.raises(PermissionRefused, match="it belongs to user 0, and contains a file"):
-        rundir.create("roots", (NOBODY, NOBODY))
+        rundir.create("roots", user(NOBODY))
     os.chown(rundir.path, 12345, 12345)
     with pytest.raises(PermissionRefused, match=f"directory {rundir.path}: it belongs to user 12345"):
         rundir.create("other")

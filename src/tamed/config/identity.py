@@ -23,7 +23,6 @@ __all__ = [
     "drop_to",
     "identity_of",
     "kept_capabilities",
-    "owner_of",
 ]
 
 _NEEDED_LATER = ("ctypes", "encodings.idna", "tamed.ipc.fault")
@@ -35,11 +34,6 @@ _WRITING = frozenset("wax+")
 def identity_of(settings: Daemon) -> Identity | None:
     """Return the user that the settings name, or None. Raises ConfigurationError for an unknown one."""
     return Identity.named(settings.user, settings.group)
-
-
-def owner_of(identity: Identity | None) -> tuple[int, int] | None:
-    """Return the uid and gid for files that a daemon must write after it has dropped privileges."""
-    return None if identity is None else (identity.uid, identity.gid)
 
 
 def kept_capabilities(settings: Daemon) -> set[Capability]:

@@ -4,10 +4,14 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tamed.config.settings import Log, names_file
 from tamed.errors import ConfigurationError, UsageError, from_creation_error
 from tamed.log.plan import LogPlan, is_journal, parse_address
+
+if TYPE_CHECKING:
+    from tamed._os.identity import Identity
 
 __all__ = [
     "default_log",
@@ -46,14 +50,14 @@ def log_of_daemon(settings: Log, file: Path) -> LogPlan:
     return _plan(settings, settings.file or str(file))
 
 
-def default_log(name: str, environ: Mapping[str, str], owner: tuple[int, int] | None) -> Path:
+def default_log(name: str, environ: Mapping[str, str], owner: "Identity | None") -> Path:
     """Return the default log file of a daemon: on disk, as run directories are in memory.
 
     A daemon that root starts for another user, ``owner``, has a log folder of its own, owned by that user:
     rotation needs write permission on the folder, and the folder with root's logs must belong to root.
     """
     folder, own = default_logs(name, environ)
-    return own if owner is not None and owner[0] != os.geteuid() else folder
+    return own if owner is not None and owner.uid != os.geteuid() else folder
 
 
 def default_logs(name: str, environ: Mapping[str, str]) -> tuple[Path, Path]:
@@ -62,11 +66,11 @@ def default_logs(name: str, environ: Mapping[str, str]) -> tuple[Path, Path]:
     return folder / f"{name}.log", folder / name / f"{name}.log"
 
 
-def make_log_folder(log: Path, owner: tuple[int, int] | None) -> None:
+def make_log_folder(log: Path, owner: "Identity | None") -> None:
     """Make the folder of a daemon's default log. Raises as `RunDirectory.create` does."""
     from tamed.unix.rundir import RunDirectory  # lazy import: a process in the foreground makes none
 
-    is_own = owner is not None and owner[0] != os.geteuid()
+    is_own = owner is not None and owner.uid != os.geteuid()
     folder = log.parent.parent if is_own else log.parent
     try:
         folder.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)

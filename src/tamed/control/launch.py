@@ -15,7 +15,6 @@ from tamed.config.identity import (
     check_files,
     check_interpreter,
     identity_of,
-    owner_of,
 )
 from tamed.config.job import Ask, Job, Reading
 from tamed.config.log_plan import default_log, log_in_foreground, log_of_daemon, make_log_folder
@@ -68,12 +67,11 @@ def start(job: Job, ask: Ask) -> Report:
     name = check_name(reading.name)
     plan = plan_of(reading, name, folder)
     identity = identity_of(daemon)
-    owner = owner_of(identity)
-    default = default_log(name, os.environ, owner)
-    instance = run_directory(daemon.rundir).create(name, owner)
+    default = default_log(name, os.environ, identity)
+    instance = run_directory(daemon.rundir).create(name, identity)
     try:
         if not settings.log.file:
-            make_log_folder(default, owner)
+            make_log_folder(default, identity)
         plan = _as_instance(plan, instance)._replace(
             log=log_of_daemon(settings.log, default),
             default_log=str(default),
@@ -116,7 +114,7 @@ def supervise_here(reading: Reading) -> NoReturn:
     identity = identity_of(daemon)
     plan = plan_of(reading, name, _start_folder())._replace(log=log_in_foreground(reading.settings.log))
     if daemon.name:
-        plan = _as_instance(plan, run_directory(daemon.rundir).create(name, owner_of(identity)))
+        plan = _as_instance(plan, run_directory(daemon.rundir).create(name, identity))
     _check(plan, identity, reading)
     if daemon.umask is not None:
         os.umask(daemon.umask)
@@ -210,7 +208,7 @@ def _restart(instance: Instance, progress: Callable[[dict[str, Any]], None], ask
         with suppress(Unavailable):  # it has ended in the meantime
             stop_instance(instance, timeout=None, force=False, progress=progress, keep_plan=True)
     try:
-        report = _launch_again(plan, instance, owner_of(identity))
+        report = _launch_again(plan, instance, identity)
     except TamedError as error:
         instance.remove_if_empty()
         report = Report(False, f"tamed: {error}", status_of(error), None)
@@ -225,8 +223,8 @@ def _restart(instance: Instance, progress: Callable[[dict[str, Any]], None], ask
     return report
 
 
-def _launch_again(plan: Plan, instance: Instance, owner: tuple[int, int] | None) -> Report:
-    RunDirectory(instance.directory.parent).create(instance.name, owner)
+def _launch_again(plan: Plan, instance: Instance, identity: Identity | None) -> Report:
+    RunDirectory(instance.directory.parent).create(instance.name, identity)
     if plan.log.path == plan.default_log:
-        make_log_folder(Path(plan.default_log), owner)
+        make_log_folder(Path(plan.default_log), identity)
     return launch(plan._replace(plan_file=str(plan_path(instance))))

@@ -103,8 +103,7 @@ class InstanceFolder:
             return False
         from tamed.unix.rundir import RunDirectory  # lazy import: it is missing rarely
 
-        owner = None if self._owner is None else (self._owner.uid, self._owner.gid)
-        RunDirectory(self._instance.directory.parent).create(self._instance.name, owner)
+        RunDirectory(self._instance.directory.parent).create(self._instance.name, self._owner)
         if self._mode is not None:
             with acting_for(self._owner):
                 self._instance.directory.chmod(self._mode)

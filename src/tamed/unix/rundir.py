@@ -38,6 +38,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from tamed._os.identity import Identity
+
 __all__ = ["Instance", "RunDirectory", "check_name", "default_run_directory", "is_name"]
 
 _OF_ROOT = Path("/run/tamed")
@@ -211,11 +213,11 @@ class RunDirectory:
         if (found := first_untrusted(self.path, trusted, may_be_shared=True)) is not None:
             raise PermissionRefused(f"directory {self.path}", " ".join(map(str, found)), _ANOTHER)
 
-    def create(self, name: str, owner: tuple[int, int] | None = None) -> Instance:
+    def create(self, name: str, owner: Identity | None = None) -> Instance:
         """Create the directory of an instance and the run directory if they are missing, and check them.
 
-        If this process is root, the instance's directory is given to ``owner``, the uid and gid that the
-        daemon will run as, by default to root. All users may read a directory created by root; one created by
+        If this process is root, the instance's directory is given to ``owner``, the user that the daemon
+        will run as, by default to root. All users may read a directory created by root; one created by
         another user is for that user only. Raises CannotCreate, PermissionRefused if a directory belongs to
         another user, others can write to it or it contains other files, AlreadyRunning if it belongs to a
         running daemon of another user, and ConfigurationError for a bad name.
@@ -229,8 +231,8 @@ class RunDirectory:
             own, is_new = _make(instance.directory, parent)
             opened.callback(os.close, own)
             if os.geteuid() == 0:
-                _give(instance, own, owner or (0, os.getegid()), is_new=is_new)
-            _check(instance.directory, os.fstat(own), {os.geteuid(), owner[0] if owner else 0})
+                _give(instance, own, (owner.uid, owner.gid) if owner else (0, os.getegid()), is_new=is_new)
+            _check(instance.directory, os.fstat(own), {os.geteuid(), owner.uid if owner else 0})
         return instance
 
     def make(self) -> None:
