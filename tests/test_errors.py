@@ -3,6 +3,7 @@ import errno
 import pickle
 import socket
 import ssl
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from tamed.errors import (
     TamedError,
     Unavailable,
     exit_code,
+    from_creation_error,
     from_os_error,
     reason,
     status_of,
@@ -154,7 +156,7 @@ def test_an_exit_has_the_status_that_the_interpreter_would_give_it(
         (errno.ECONNREFUSED, Unavailable),
         (errno.EHOSTUNREACH, Unavailable),
         (errno.ETIMEDOUT, Unavailable),
-        (errno.EMFILE, SystemRefused),
+        (errno.EIO, SystemRefused),
     ],
 )
 def test_what_the_system_said_becomes_an_error_of_ours(number: int, kind: type[TamedError]) -> None:
@@ -162,6 +164,20 @@ def test_what_the_system_said_becomes_an_error_of_ours(number: int, kind: type[T
     error = from_os_error("cannot read poem.txt", os_error(number, "poem.txt"), "give another one")
     assert type(error) is kind
     assert str(error) == f"cannot read poem.txt: error {number}; give another one"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EMFILE, "ulimit -n"), (errno.ENFILE, "fs.file-max"), (errno.EFBIG, "ulimit -f")],
+)
+@pytest.mark.parametrize("convert", [from_os_error, from_creation_error])
+def test_a_limit_is_named_where_it_is_reached(
+    number: int, remedy: str, convert: Callable[[str, OSError, str], TamedError]
+) -> None:
+    """Another file, or another folder, would not help."""
+    error = convert("cannot read poem.txt", os_error(number, "poem.txt"), "give another one")
+    assert type(error) is SystemRefused
+    assert remedy in error.remedy
 
 
 def test_an_os_error_of_python_code_has_its_own_words() -> None:

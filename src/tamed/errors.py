@@ -244,7 +244,7 @@ def exit_request(error: SystemExit) -> str:
 
 def from_os_error(what: str, error: OSError, remedy: str = "") -> TamedError:
     """Return the `TamedError` for an error of the operating system: its class is chosen by the errno."""
-    return _kind_of(error)(what, error.strerror or reason(error), remedy)
+    return _kind_of(error)(what, error.strerror or reason(error), _LIMITS.get(error.errno, remedy))
 
 
 def from_creation_error(what: str, error: OSError, remedy: str = "") -> TamedError:
@@ -255,7 +255,15 @@ def from_creation_error(what: str, error: OSError, remedy: str = "") -> TamedErr
     kind = _kind_of(error)
     if kind is MissingInput or error.errno in _IN_THE_WAY:
         kind = CannotCreate
-    return kind(what, error.strerror or reason(error), remedy)
+    return kind(what, error.strerror or reason(error), _LIMITS.get(error.errno, remedy))
+
+
+_LIMITS: dict[int | None, str] = {
+    errno.EMFILE: "raise the limit of open files: ulimit -n, or LimitNOFILE= of a unit",
+    errno.ENFILE: "raise the limit of open files of the system: sysctl fs.file-max",
+    errno.EFBIG: "raise the limit of a file's size: ulimit -f, or LimitFSIZE= of a unit",
+}
+"""The remedies for limits of a process or the system, whatever it wanted to open or write."""
 
 
 _IN_THE_WAY = (

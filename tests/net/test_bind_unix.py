@@ -348,7 +348,7 @@ def test_other_refusals_are_the_system_s(endpoint: UnixEndpoint) -> None:
     """Other errors have the operating system's text."""
     error = _unix_refusal(endpoint, OSError(errno.EMFILE, "Too many open files"))
     assert isinstance(error, SystemRefused)
-    assert str(error) == f"cannot listen on {endpoint}: Too many open files"
+    assert str(error).startswith(f"cannot listen on {endpoint}: Too many open files; raise the limit")
 
 
 def test_a_socket_that_is_gone_meanwhile_is_not_in_the_way(path: Path, endpoint: UnixEndpoint) -> None:

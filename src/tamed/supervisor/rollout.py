@@ -27,7 +27,7 @@ from operator import itemgetter
 from typing import Any
 
 from tamed._os.text import counted
-from tamed.errors import ExitStatus, TamedError, reason, status_of
+from tamed.errors import ExitStatus, TamedError, from_os_error, status_of
 from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, read_fault, read_text, read_texts
 from tamed.supervisor.generation import Generation, Worker, WorkerState
@@ -200,7 +200,8 @@ class Rollout:
             self._fail_to_read(error)
 
     def _fail_to_read(self, error: OSError) -> None:
-        self._fail([f"tamed: the files cannot be read: {reason(error)}"], ExitStatus.OS_ERROR)
+        refused = from_os_error("the files cannot be read", error)
+        self._fail([f"tamed: {refused}"], refused.status)
 
     def _start_planner(self, plan: Plan) -> HelperProcess:
         """Start the process that reads the files; at the same time a template, if there is none."""
@@ -332,7 +333,8 @@ class Rollout:
 
     def worker_refused(self, error: OSError) -> None:
         """Fail the rollout, because a worker of the coming generation cannot be started."""
-        self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
+        refused = from_os_error("a worker cannot be started", error)
+        self._fail([f"tamed: {refused}"], refused.status)
 
     def _time_out(self) -> None:
         name = self.serving.plan.name

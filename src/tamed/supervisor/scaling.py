@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from tamed._os.limits import most_workers
 from tamed._os.text import counted
-from tamed.errors import ExitStatus, reason
+from tamed.errors import ExitStatus, from_os_error
 from tamed.ipc.handoff import Data
 from tamed.service.restart import Backoff
 from tamed.supervisor.generation import Serving, Worker, WorkerState
@@ -82,12 +82,13 @@ class Recovery:
             self._platform.record("restart", text, **worker.facts())
 
     def _refuse(self, number: int, error: OSError) -> None:
-        why = f"a worker cannot be started: {reason(error)}"
+        refused = from_os_error("a worker cannot be started", error)
+        why = str(refused)
         self._remember(why)
         self._refusals[number] = self._refusals.get(number, 0) + 1
         self._platform.log("ERROR", f"{why}; trying again in {self._wait(number):.1f} s")
         self._platform.record("restart", why, worker=number, outcome="failed")
-        self.failed(why, ExitStatus.OS_ERROR)
+        self.failed(why, refused.status)
 
     def lost(self, worker: Worker, code: int, *, is_served: bool) -> bool:
         """Count a worker that has ended before it was ready, or without a request to stop.
