@@ -158,12 +158,11 @@ def test_links_of_others_are_no_units_of_ours(tmp_path: Path, manager: Manager) 
         install([SERVICE], place, "verse")
 
 
-def test_each_manager_has_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_manager_has_its_folder() -> None:
     """That of the user is beside the user's other configuration."""
     assert place_of_system().folder == Path("/etc/systemd/system")
     assert place_of_user({"XDG_CONFIG_HOME": "/srv/etc"}).folder == Path("/srv/etc/systemd/user")
-    monkeypatch.setenv("HOME", "/srv/john")
-    place = place_of_user({})
+    place = place_of_user({"HOME": "/srv/john"})
     assert (place.folder, place.log) == (Path("/srv/john/.config/systemd/user"), "journalctl --user")
     for run in (place_of_user({}).run, place_of_system().run):
         with pytest.raises((SystemRefused, MissingInput, PermissionRefused), match="cannot run systemctl "):

@@ -40,6 +40,22 @@ def test_a_user_has_the_log_in_the_state_folder(public_tamed: Tamed) -> None:
 
 
 @needs_root
+def test_a_number_without_a_home_needs_a_place_for_the_log(public_tamed: Tamed) -> None:
+    """It has no entry in the user database, as in many containers; its home is the root then."""
+    tamed, number = public_tamed, 1_234_567
+    tamed.rundir.mkdir()
+    os.chown(tamed.rundir, number, number)
+    tamed.before = [*tamed.before, "setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups"]
+    env = {"LOGS_DIRECTORY": "", "XDG_STATE_HOME": "", "HOME": ""}
+    done = tamed("start", "fastpoetry", "--port", "0", env=env)
+    refused = "tamed: directory /.local/state/tamed: Permission denied; use another place with --log\n"
+    assert (done.status, done.err) == (77, refused)
+    daemon = tamed.start_poetry("--log", tamed.rundir / "poetry.log", env=env)
+    assert "is ready" in tamed("logs", env=env).out
+    daemon.stop()
+
+
+@needs_root
 def test_root_has_the_log_in_var_log(public_tamed: Tamed) -> None:
     """The folder belongs to root; a daemon of another user has its own folder in it."""
     tamed, name = public_tamed, f"tamed-test-{os.getpid()}"

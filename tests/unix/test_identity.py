@@ -3,10 +3,11 @@
 import grp
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 
-from tamed._os.identity import Identity
+from tamed._os.identity import Identity, user_folder
 from tamed.errors import ConfigurationError
 
 ROOT = pwd.getpwuid(0)
@@ -96,3 +97,17 @@ def test_environment() -> None:
         "MAIL": "/var/mail/root",
         "A": "1",
     }
+
+
+def test_a_folder_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable names it, if it is absolute; a number without a home has the root's."""
+
+    def folder(**environ: str) -> Path:
+        return user_folder(environ, "XDG_STATE_HOME", ".local/state")
+
+    assert folder(XDG_STATE_HOME="/srv/state", HOME="/home/x") == Path("/srv/state")
+    assert folder(XDG_STATE_HOME="state", HOME="/home/x") == Path("/home/x/.local/state")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert folder(HOME="") == Path(ROOT.pw_dir, ".local/state")
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 5)
+    assert folder() == Path("/.local/state")

@@ -15,13 +15,29 @@ from typing import NamedTuple, Self
 from tamed._os.text import did_you_mean
 from tamed.errors import ConfigurationError, SystemRefused
 
-__all__ = ["Identity", "acting_for", "become", "becomes_another"]
+__all__ = ["Identity", "acting_for", "become", "becomes_another", "user_folder"]
 
 _OF_A_LOGIN = (
     *("HOME", "LOGNAME", "USER", "SHELL", "MAIL"),
     *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
     *("DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK"),
 )
+
+
+def user_folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
+    """Return the folder of this user that a variable names, by default one below the user's home.
+
+    The variable is one of the XDG Base Directory Specification, which demands that a relative path in it is
+    ignored. A user without a home, such as a number without an entry in the user database, has ``/`` for it,
+    as container engines do it.
+    """
+    folder, home = environ.get(variable, ""), environ.get("HOME", "")
+    if folder.startswith("/"):
+        return Path(folder)
+    if not home.startswith("/"):
+        found = _user_by_number(os.geteuid())
+        home = "/" if found is None else found.pw_dir
+    return Path(home, below_home)
 
 
 class Identity(NamedTuple):

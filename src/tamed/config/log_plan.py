@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tamed._os.identity import user_folder
 from tamed.config.settings import Log, names_file
 from tamed.errors import ConfigurationError, UsageError, from_creation_error
 from tamed.log.plan import LogPlan, is_journal, parse_address
@@ -89,8 +90,7 @@ def _log_folder(environ: Mapping[str, str]) -> Path:
         return Path(given)
     if os.geteuid() == 0:
         return _OF_ROOT
-    state = environ.get("XDG_STATE_HOME", "")
-    return Path(state if state.startswith("/") else Path.home() / ".local/state", "tamed")
+    return user_folder(environ, "XDG_STATE_HOME", ".local/state") / "tamed"
 
 
 def _plan(settings: Log, place: str) -> LogPlan:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tamed._os.identity import user_folder
 from tamed.errors import (
     CannotCreate,
     MissingInput,
@@ -53,10 +54,8 @@ def place_of_system() -> Place:
 
 def place_of_user(environ: Mapping[str, str]) -> Place:
     """Return the place of the units of this user."""
-    configuration = environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
-    return Place(
-        Path(configuration, "systemd/user"), lambda *words: systemctl("--user", *words), "journalctl --user"
-    )
+    units = user_folder(environ, "XDG_CONFIG_HOME", ".config") / "systemd/user"
+    return Place(units, lambda *words: systemctl("--user", *words), "journalctl --user")
 
 
 def systemctl(*words: str) -> str:
