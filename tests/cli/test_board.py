@@ -92,7 +92,7 @@ def test_a_filter_leaves_the_rows_that_have_a_text() -> None:
 def test_what_is_wrong_is_said() -> None:
     """A degraded and a silent instance are shown with their problems; no text imitates another line."""
     board = Board()
-    checks = [{"name": "db", "failing": 1, "asked": 1, "why": "no\nanswer"}, {"name": "cache", "failing": 0}]
+    checks = [{"name": "db", "failing": 1, "why": "no\nanswer"}, {"name": "cache", "failing": 0, "why": ""}]
     ill = status(
         worker(1, memory=None),
         state="degraded",

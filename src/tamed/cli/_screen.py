@@ -19,7 +19,7 @@ from prompt_toolkit.output.color_depth import ColorDepth
 
 from tamed._os.text import counted, shown
 from tamed.cli._text import cell, colours, one_line, shown_lines, size, table, uptime
-from tamed.cli.status import failed_reload, failing_checks
+from tamed.cli.status import failed_reload
 from tamed.errors import TamedError
 
 __all__ = ["SORTS", "Board", "Operator", "Row", "Screen"]
@@ -168,7 +168,9 @@ def _wrong(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"last reload, at {reload['time']}: {reload['text']}"
     if status["state"] == "running":
         return
-    yield from failing_checks(status)
+    for check in status["checks"]:
+        if check["failing"]:
+            yield f"the check of {check['name']} fails: {check['why']}"
     if status["last_error"]:
         yield f"last error, at {status['last_error_at']}: {status['last_error']}"
 

@@ -162,7 +162,7 @@ def last_state(directory: RunDirectory, name: str | None) -> LastState | None:
     return next((each for each in last_states(directory) if each.name == name), None)
 
 
-def failing_checks(found: Mapping[str, Any]) -> Iterator[str]:
+def failing_checks(found: dict[str, Any]) -> Iterator[str]:
     """Yield a line for each check that fails, with the reason."""
     for check in found.get("checks", ()):
         if check["failing"]:
