@@ -197,7 +197,7 @@ def test_failed_daemon_tells_all(tmp_path: Path) -> None:
 def test_daemon_that_cannot_go_to_its_directory(tmp_path: Path) -> None:
     """A failure during the detachment is reported like any other failure."""
     report = call(detach_child.start, "serve", {"directory": str(tmp_path / "none")})
-    assert report[:3] == [False, f"cannot detach: {tmp_path / 'none'}: No such file or directory", 66]
+    assert report[:3] == [False, f"tamed: cannot detach: {tmp_path / 'none'}: No such file or directory", 66]
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def _execute(
         become()
         os.execve(command[0], list(command), dict(environ))
     except BaseException as error:
-        os.write(2, f"cannot run {command[0]}: {error}\n".encode())
+        os.write(2, f"tamed: cannot run {command[0]}: {error}\n".encode())
     finally:
         os._exit(FAILED)
 

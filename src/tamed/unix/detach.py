@@ -360,7 +360,7 @@ def _detaching(reporter: Reporter, system: System) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reporter.failed(f"cannot detach: {reason(error)}", status_of(error))
+        reporter.failed(f"tamed: cannot detach: {reason(error)}", status_of(error))
         system.exit(status_of(error))
 
 
