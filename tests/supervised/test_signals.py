@@ -139,6 +139,18 @@ def test_stop_waits_no_longer_than_its_timeout(daemon: Daemon) -> None:
     assert daemon.tamed.left() == {}
 
 
+def test_what_a_stop_did_not_wait_for_is_started_again(daemon: Daemon) -> None:
+    """The daemon ends after the command has given up: its plan is kept as after any other stop."""
+    with connected(daemon.port):
+        assert daemon.tamed("stop", "--timeout", "100ms").status == 71
+    daemon.wait_gone()
+    assert daemon.tamed("status", "app").out.startswith(
+        "app has stopped; tamed restart app starts it again\n"
+    )
+    assert daemon.tamed("restart", "app").status == 0
+    assert daemon.tamed("stop", "app").status == 0
+
+
 def test_force_ends_even_a_supervisor_that_does_not_react(daemon: Daemon) -> None:
     """The workers of the killed supervisor end by themselves."""
     daemon.signal(signal.SIGSTOP)

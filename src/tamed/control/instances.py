@@ -36,7 +36,7 @@ from tamed.ipc.message import (
     read_text,
     read_texts,
 )
-from tamed.supervisor.plan_file import forget_plan, save_plan, stored_plan
+from tamed.supervisor.plan_file import forget_plan, plan_path, save_plan, stored_plan
 from tamed.supervisor.reports import read_answered_stacks, read_status
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle
@@ -182,6 +182,8 @@ def stop_instance(
     if handle is None:
         raise Unavailable(f"{instance.name} is not running")
     plan = stored_plan(instance) if keep_plan else None
+    if plan is not None and plan_path(instance).parent == instance.directory:
+        save_plan(instance, plan)  # the daemon removes its own; this process may give up, or be killed
     with handle:
         try:
             handle.signal(signal.SIGTERM)
