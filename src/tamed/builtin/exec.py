@@ -35,6 +35,11 @@ __all__ = [
     "exec_",
 ]
 
+log = own_logger("exec")
+
+_GRACE: Final = 5.0
+"""Seconds after its deadline within which a killed program must have ended."""
+
 _BETWEEN: Final = 0.05
 """Seconds between two attempts to connect."""
 
@@ -163,12 +168,6 @@ def _sender(ancillary: list[tuple[int, int, Any]]) -> int | None:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             return Credentials(*CREDENTIALS.unpack(data)).uid
     return None
-
-
-log = own_logger("exec")
-
-_GRACE: Final = 5.0
-"""Seconds after its deadline within which a killed program must have ended."""
 
 
 @dataclass

@@ -283,12 +283,15 @@ class System:
     close_inherited: Callable[[Collection[int]], object] = staticmethod(close_inherited)
 
 
+_SYSTEM = System()
+
+
 def detach(
     *,
     keep: Collection[int] = (),
     umask: int = 0o027,
     directory: Path = Path("/"),
-    system: System | None = None,
+    system: System = _SYSTEM,
 ) -> Launch | Reporter:
     """Fork a daemon: return a :class:`Launch` in this process and a :class:`Reporter` in the daemon.
 
@@ -296,16 +299,14 @@ def detach(
     those in ``keep``, the umask and the working directory. If one of these steps fails, the Launch reports
     the reason. Raises SystemRefused if this process has threads or may not fork.
     """
-    system = system or System()
     side = fork_daemon(system)
     if isinstance(side, Reporter):
         settle(side, keep=keep, umask=umask, directory=directory, system=system)
     return side
 
 
-def fork_daemon(system: System | None = None) -> Launch | Reporter:
+def fork_daemon(system: System = _SYSTEM) -> Launch | Reporter:
     """Do the first half of `detach`: the daemon has no terminal, and all else is still that of its parent."""
-    system = system or System()
     system.require_single_thread("cannot detach")
     fill_standard_descriptors()
     _flush()
@@ -343,10 +344,9 @@ def _leave_session(reporter: Reporter, system: System) -> None:
 
 
 def settle(
-    reporter: Reporter, *, keep: Collection[int], umask: int, directory: Path, system: System | None = None
+    reporter: Reporter, *, keep: Collection[int], umask: int, directory: Path, system: System = _SYSTEM
 ) -> None:
     """Do the second half of `detach`, in the daemon."""
-    system = system or System()
     with _detaching(reporter, system):
         system.umask(umask)
         system.chdir(directory)
