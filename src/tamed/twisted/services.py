@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IProcess, IService, IServiceCollection
@@ -111,7 +112,7 @@ class TwistedService(Service):
 
     async def stop(self) -> None:
         """Call ``stopService``, and wait for that and for the connections."""
-        await self.reactor.life.stop(self._stop_service, current_environment().drain_timeout)
+        await self.reactor.life.stop(partial(stop_tree, self.wrapped), current_environment().drain_timeout)
 
     async def release(self) -> None:
         """Close ports that ``privilegedStartService`` opened, if they are still open."""
@@ -170,9 +171,6 @@ class TwistedService(Service):
             await self.reactor.life.stop(stop, 0.0)
         else:
             await stop()
-
-    async def _stop_service(self) -> None:
-        await stop_tree(self.wrapped)
 
 
 def _cause(error: BaseException) -> BaseException:
