@@ -18,6 +18,7 @@ import contextlib
 import enum
 import socket
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from tamed._os.limits import most_workers
@@ -28,7 +29,7 @@ from tamed.ipc.message import Message, encode_message
 from tamed.supervisor.loop import Timer
 from tamed.supervisor.platform import Platform
 
-__all__ = ["Answer", "Kind", "Operation", "Operations", "Reply", "fault"]
+__all__ = ["Answer", "History", "Kind", "Operation", "Operations", "Reply", "fault"]
 
 Answer = Callable[[Message], None]
 
@@ -143,6 +144,29 @@ class Operation:
         """Return the operation that the data was made from; it takes its replies out of ``replies``."""
         answers = [replies.pop(each) for each in data["callers"] if each in replies]
         return cls(Kind(data["kind"]), answers, data["workers"], data["change"], data["asked"])
+
+
+class History:
+    """The history of one operation, for its event: other ``facts``, when it ``began``, and its stages."""
+
+    def __init__(self, platform: Platform, kind: str, **facts: Any) -> None:
+        self.facts = facts
+        self.began = platform.reactor.clock()
+        self._kind = kind
+        self._platform = platform
+        self._entered: list[tuple[str, float]] = []
+
+    def enter(self, stage: str) -> None:
+        """Note the beginning of a stage, and the end of the one before."""
+        self._entered.append((stage, self._platform.reactor.clock()))
+
+    def record(self, text: str, **facts: Any) -> None:
+        """Record the end of the operation, with the durations of all of it and of each stage."""
+        now = self._platform.reactor.clock()
+        entered = pairwise([*self._entered, ("", now)])
+        stages = {stage: round(end - began, 3) for (stage, began), (_, end) in entered}
+        times = {"took": round(now - self.began, 3), "stages": stages or None}
+        self._platform.record(self._kind, text, **{**self.facts, **facts, **times})
 
 
 class Operations:

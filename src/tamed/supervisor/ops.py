@@ -19,7 +19,7 @@ from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_text
 from tamed.metrics.ledger import Ledger
 from tamed.service.restart import Backoff
-from tamed.supervisor.generation import WorkerState
+from tamed.supervisor.generation import WorkerState, how_it_ended
 from tamed.supervisor.intake import LogTail
 from tamed.supervisor.loop import NO_TIMER, Peer, Reactor
 from tamed.supervisor.plan import Plan
@@ -115,8 +115,7 @@ class OpsProcess:
         self._pid = 0
         if self._is_ending or self._sockets.is_closed:
             return
-        why = self._fault or (f"was ended by signal {-code}" if code < 0 else f"ended with status {code}")
-        self._fault = ""
+        why, self._fault = self._fault or how_it_ended(code), ""
         wait = self._retry()
         self._platform.log("ERROR", f"operations process {pid}: {why}; restarting it in {wait:.1f} s")
 

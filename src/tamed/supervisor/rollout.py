@@ -24,7 +24,6 @@ a rollout begins, and ``scaling`` manages the workers of the serving generation.
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
-from typing import Any
 
 from tamed._os.text import counted
 from tamed.errors import ExitStatus, TamedError, from_os_error, status_of
@@ -32,7 +31,8 @@ from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, read_fault, read_text, read_texts
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.helpers import HelperProcess, HelperProcesses
-from tamed.supervisor.loop import NO_TIMER, Reactor
+from tamed.supervisor.loop import NO_TIMER
+from tamed.supervisor.operations import History
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.sockets import SocketTable
@@ -66,27 +66,6 @@ _REACHED = {
     Stage.STARTING: {WorkerState.READY},
 }
 """The states in which a worker has completed each stage."""
-
-
-class _History:
-    """The record of one rollout: when it ``began``, the duration of each stage, and other ``facts``."""
-
-    def __init__(self, reactor: Reactor, **facts: Any) -> None:
-        self.facts = facts
-        self.began = reactor.clock()
-        self._reactor = reactor
-        self._entered: list[tuple[str, float]] = []
-
-    def enter(self, stage: str) -> None:
-        """Record the beginning of a stage, and the end of the one before."""
-        self._entered.append((stage, self._reactor.clock()))
-
-    def end(self, **facts: Any) -> dict[str, Any]:
-        """Return all facts, at the end of the rollout."""
-        entered = [*self._entered, ("", self._reactor.clock())]
-        stages = {name: round(entered[i + 1][1] - at, 3) for i, (name, at) in enumerate(entered[:-1])}
-        took = sum(stages.values())
-        return {**self.facts, **facts, "took": round(took, 3), "stages": stages}
 
 
 class Handovers:
@@ -165,7 +144,7 @@ class Rollout:
         self._deadline = NO_TIMER
         self._allowed = 0.0  # seconds until that deadline
         self._planner: HelperProcess | None = None
-        self._history = _History(platform.reactor)
+        self._history = History(platform, "start")
         self._notes: list[str] = []  # warnings for those who asked for the reload
 
     @property
@@ -182,14 +161,14 @@ class Rollout:
 
     def start(self) -> None:
         """Start the first generation."""
-        self._history = _History(self._reactor)
+        self._history = History(self._platform, "start")
         self._bring_up(self.serving)
 
     def reload(self, asked: str = "") -> None:
         """Start another generation from the current files; ``asked`` is the requester. Must not be busy."""
         self._predecessor = self.serving
         plan = self.serving.plan
-        self._history = _History(self._reactor, asked=asked or None)
+        self._history = History(self._platform, "reload", asked=asked or None)
         self._enter(Stage.READING)
         self._platform.log("INFO", "reloading")
         self._platform.notifier.reloading("reloading")
@@ -360,8 +339,8 @@ class Rollout:
         coming, predecessor = self.coming, self._predecessor
         what = "reload" if predecessor is not None else "start"
         reason = "\n".join(lines).removeprefix("tamed: ")
-        facts = self._history.end(outcome="failed", waited_for=self._awaited, reason=reason)
-        self._platform.record(what, f"the {what} failed: {lines[-1].removeprefix('tamed: ')}", **facts)
+        text = f"the {what} failed: {lines[-1].removeprefix('tamed: ')}"
+        self._history.record(text, outcome="failed", waited_for=self._awaited, reason=reason)
         self._end()
         if predecessor is not None:
             status = status or ExitStatus.SOFTWARE
@@ -381,16 +360,16 @@ class Rollout:
             return
         is_reload, generation, platform = self._predecessor is not None, self.serving, self._platform
         self._end()
-        what, line, answer = "start", f"{generation.plan.name} is ready", {}
+        line, answer = f"{generation.plan.name} is ready", {}
         if is_reload:
             workers = counted(generation.count, "worker")
             line = f"{generation.plan.name} was reloaded: generation {generation.number}, {workers}"
-            what, answer = "reload", {"reloaded": line, **({"warnings": self._notes} if self._notes else {})}
+            answer = {"reloaded": line, **({"warnings": self._notes} if self._notes else {})}
             platform.log("INFO", line)
-        facts = self._history.end(outcome="done", generation=generation.number, workers=generation.count)
         timings = [worker.timings for worker in self._pool.of(generation) if worker.timings]
         slowest = max(timings, key=itemgetter("took"), default={})
-        platform.record(what, line, **{**slowest, **facts})
+        facts = {"outcome": "done", "generation": generation.number, "workers": generation.count}
+        self._history.record(line, **{**slowest, **facts})
         if trouble := self._sockets.keep(generation.number):
             platform.log("WARNING", trouble)
         if is_reload:

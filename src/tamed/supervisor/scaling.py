@@ -19,7 +19,7 @@ from tamed.ipc.handoff import Data
 from tamed.service.restart import Backoff
 from tamed.supervisor.generation import Serving, Worker, WorkerState
 from tamed.supervisor.loop import NO_TIMER, Timer
-from tamed.supervisor.operations import Operation, fault
+from tamed.supervisor.operations import History, Operation, fault
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.rollout import Handovers
 from tamed.supervisor.workers import WorkerPool
@@ -208,8 +208,7 @@ class Scaler:
         self._serving = serving
         self._scaled = scaled
         self._scaling: Timer | None = None
-        self._began = 0.0
-        self._facts: Data = {}  # facts of the current scaling, for its event
+        self._history = History(platform, "scale")
 
     def end(self) -> None:
         """Stop waiting for the end of scaling."""
@@ -236,9 +235,8 @@ class Scaler:
                 wanted = min(max(wanted, 1), most)
         operation.set_workers(wanted)
         if self._scaling is None:
-            self._began = self._reactor.clock()
-            self._facts = {"from": self._serving.generation.count}
-        self._facts |= {"to": wanted, "asked": operation.asked or None}
+            self._history = History(self._platform, "scale", **{"from": self._serving.generation.count})
+        self._history.facts |= {"to": wanted, "asked": operation.asked or None}
         self._scale(wanted)
 
     def _scale(self, count: int) -> None:
@@ -307,6 +305,5 @@ class Scaler:
 
     def _end_scaling(self, answer: Data, text: str, outcome: str = "done") -> None:
         self.end()
-        took = round(self._reactor.clock() - self._began, 3)
-        self._platform.record("scale", text, **self._facts, outcome=outcome, took=took)
+        self._history.record(text, outcome=outcome)
         self._scaled(answer)

@@ -15,6 +15,7 @@ from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.handoff import Data, HandoffState, Keep
 from tamed.ipc.message import InvalidMessage, read_fault, read_text
 from tamed.supervisor.helpers import HelperProcess, HelperProcesses
+from tamed.supervisor.operations import History
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.unix.privileges import is_traceable
@@ -48,16 +49,14 @@ class Upgrader:
         self._export = export
         self._failed = failed
         self._upgrading = upgrading
-        self._asked = ""
-        self._began = 0.0
+        self._history = History(platform, "upgrade")
 
     def begin(self, plan: Plan, asked: str) -> None:
         """Try the program that the plan's interpreter would run, then execute it in this process.
 
         ``asked`` is the requester.
         """
-        self._asked = asked
-        self._began = self._reactor.clock()
+        self._history = History(self._platform, "upgrade", asked=asked or None)
         self._platform.log("INFO", "upgrading")
         self._platform.notifier.reloading("reloading")
         self._upgrading(True)
@@ -77,7 +76,7 @@ class Upgrader:
                 case {"ready": _} as answer:
                     version = read_text(answer, "ready")
                     self._platform.log("INFO", f"tamed {version} takes over")
-                    self._record(f"tamed {version} takes over from {__version__}", "done")
+                    self._history.record(f"tamed {version} takes over from {__version__}", outcome="done")
                     self._become(plan)
                 case {"fault": _} as answer:
                     self._fail(*read_fault(answer))
@@ -120,14 +119,10 @@ class Upgrader:
         finally:
             state.take_back(descriptor)
 
-    def _record(self, text: str, outcome: str) -> None:
-        took = round(self._reactor.clock() - self._began, 3)
-        self._platform.record("upgrade", text, asked=self._asked or None, outcome=outcome, took=took)
-
     def _fail(self, lines: list[str], status: int) -> None:
         self._upgrading(False)
         text = "\n".join(lines).removeprefix("tamed: ")
         self._platform.log("ERROR", f"upgrade failed, nothing has changed: {text}")
-        self._record(f"the upgrade failed: {text}", "failed")
+        self._history.record(f"the upgrade failed: {text}", outcome="failed")
         self._platform.notifier.ready(f"upgrade failed: {lines[-1]}")
         self._failed({"fault": {"lines": lines, "status": status}})
