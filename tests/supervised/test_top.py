@@ -43,9 +43,17 @@ class Terminal:
 
     def run(self, *arguments: str, **environment: str) -> None:
         """Run the command, and show its exit status when it has ended."""
-        self._socket = self._tamed.folder / f"tmux-{uuid.uuid4().hex[:8]}"  # the last one may be ending
         command = shlex.join([sys.executable, "-m", "tamed", *arguments])
-        shell = f"{command}; echo it ended with $?; exec cat"
+        self._begin(f"{command}; echo it ended with $?; exec cat", **environment)
+
+    def run_as_job(self, *arguments: str) -> None:
+        """Run the command as a job of an interactive shell."""
+        self._begin("exec bash --norc -i")
+        self.press("-l", shlex.join([sys.executable, "-m", "tamed", *arguments]))
+        self.press("Enter")
+
+    def _begin(self, shell: str, **environment: str) -> None:
+        self._socket = self._tamed.folder / f"tmux-{uuid.uuid4().hex[:8]}"  # the last one may be ending
         self._tmux("new-session", "-d", "-x", "120", "-y", "30", shell, **environment)
 
     def press(self, *keys: str) -> None:
@@ -151,6 +159,22 @@ def test_top_of_a_name_says_that_the_daemon_is_gone(tamed: Tamed, terminal: Term
     terminal.press("q")
     terminal.wait_for("it ended with 0")
     assert tamed("stop", other.name).status == 0
+
+
+def test_top_can_be_suspended(tamed: Tamed, terminal: Terminal) -> None:
+    """Ctrl-Z gives the terminal back to the shell, with what was on it; it goes on in the foreground."""
+    tamed.write("verse.py", APPLICATION)
+    tamed.start("--workers", "1", "verse.py")
+    terminal.run_as_job("top", "verse")
+    terminal.wait_for("1 of 1 workers ready")
+    terminal.press("C-z")
+    assert "1 of 1 workers ready" not in terminal.wait_for("Stopped")
+    terminal.press("fg", "Enter")
+    terminal.wait_for("1 of 1 workers ready")
+    terminal.press("q")
+    terminal.press("echo it ended with $?", "Enter")
+    terminal.wait_for("it ended with 0")
+    assert tamed("stop", "verse").status == 0
 
 
 def test_top_needs_a_terminal(tamed: Tamed) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.data_structures import Point
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.filters import Always, Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
@@ -288,7 +288,8 @@ class Screen:
         bind("y", asks, self._reload)
         for key in ("n", "escape"):
             bind(key, asks, self._forget)
-        bind("c-c", Condition(lambda: True), self._app_exit)
+        bind("c-c", Always(), self._app_exit)
+        bind("c-z", Always(), self._app_suspend)
         bind("enter", in_filter, lambda: self._enter("table"))
         bind("escape", in_filter, lambda: self._filter_by(""))
         bind("backspace", in_filter, lambda: self._filter_by(self._board.pattern[:-1], "filter"))
@@ -301,6 +302,11 @@ class Screen:
 
     def _app_exit(self) -> None:
         self._app.exit()
+
+    def _app_suspend(self) -> None:
+        """Stop until the shell continues this process: the terminal does not do that in raw mode."""
+        self._app.renderer.erase()  # with the alternate screen, which `suspend_to_background` would leave on
+        self._app.suspend_to_background()
 
     def _sort_by(self, sort: str) -> None:
         self._board.sort = sort
