@@ -169,10 +169,9 @@ def test_top_can_be_suspended(tamed: Tamed, terminal: Terminal) -> None:
     terminal.wait_for("1 of 1 workers ready")
     terminal.press("C-z")
     assert "1 of 1 workers ready" not in terminal.wait_for("Stopped")
-    terminal.press("fg", "Enter")
+    terminal.press("fg; echo it ended with $?", "Enter")
     terminal.wait_for("1 of 1 workers ready")
     terminal.press("q")
-    terminal.press("echo it ended with $?", "Enter")
     terminal.wait_for("it ended with 0")
     assert tamed("stop", "verse").status == 0
 
