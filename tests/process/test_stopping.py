@@ -283,6 +283,41 @@ def test_loading_can_be_interrupted(application: Write, number: signal.Signals) 
     assert told(process.lines) == ["importing"]
 
 
+def test_an_interrupt_that_python_ignores_is_not_lost(application: Write) -> None:
+    """As in a callback of its import system, which each import may call."""
+    text = """
+import os, signal, weakref
+
+def interrupt(_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+reference = weakref.ref(Service(), interrupt)
+application = Application("verse")
+"""
+    with TamedProcess("run", application(text)) as process:
+        assert process.wait() == -signal.SIGINT
+    assert "Exception ignored" in process.output
+    assert "verse is ready" not in process.output
+
+
+def test_an_interrupt_while_a_supervisor_is_loaded_is_no_traceback(
+    application: Write, tmp_path: Path
+) -> None:
+    """It ends as if it had come later."""
+    (tmp_path / "sitecustomize.py").write_text("""
+import os, signal, sys
+if "tamed.supervisor" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGINT)
+    print("interrupted", flush=True)
+""")
+    file = application("application = Application('verse')")
+    with TamedProcess("run", "--workers", "1", file, env={"PYTHONPATH": str(tmp_path)}) as process:
+        process.expect("SIGINT: stopping$")
+        assert process.wait() == 0
+    assert "interrupted" in process.output
+    assert "Traceback" not in process.output
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [

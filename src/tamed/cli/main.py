@@ -82,6 +82,10 @@ def _run(arguments: list[str]) -> int | Callable[[], NoReturn]:
     try:
         if arguments[:1] == ["start"] and (outcome := _begun(arguments)) is not None:
             return outcome
+        if arguments[:1] == ["run"]:
+            from tamed._os.interrupts import remember_interrupts
+
+            remember_interrupts()
         from tamed.cli.commands import run_command
 
         return run_command(arguments)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from tamed._os.beginning import MODULES, Unwind, has_options, leave_command, words_of
 from tamed._os.fork import threads
 from tamed._os.identity import Identity, becomes_another
+from tamed._os.interrupts import deliver_interrupts
 from tamed._os.limits import limit_open_files
 from tamed._os.proc import process_begin, show_program, show_words
 from tamed._os.syscalls import be_subreaper
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["become_supervisor", "become_template", "with_template"]
 
+_BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_", "GLIBC_")
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _STANDARD = str(Path(os.__file__).parent) + os.sep
@@ -64,7 +66,13 @@ def become_supervisor(plan: Plan, first: FirstTemplate | None = None) -> NoRetur
         plan = with_template(plan, identity, environ)
     descriptor = plan.hand_over()
     command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
-    os.execve(command[0], command, environ)
+    # Until the supervisor has its handlers: an interrupt would be a traceback of the module that it loads.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    try:
+        deliver_interrupts()
+        os.execve(command[0], command, environ)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def with_template(plan: Plan, identity: Identity | None, environ: Mapping[str, str]) -> Plan:

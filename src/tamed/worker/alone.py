@@ -15,6 +15,7 @@ from pathlib import Path
 from tamed._os.descriptors import close_inherited
 from tamed._os.fork import guard_forks
 from tamed._os.identity import becomes_another
+from tamed._os.interrupts import deliver_interrupts
 from tamed._os.limits import limit_open_files
 from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
@@ -124,8 +125,10 @@ def _run(reading: Reading, manager: "_Manager", deadline: "_EndDeadline") -> End
         application = load(reading._replace(job=job, program=""))  # read here, once: links may change later
         if SECRETS:  # a core dump would contain them
             forbid_tracing()
+        loops = loop_factory(daemon.loop)
+        deliver_interrupts()
         life = _live(application, reading, handler, duties, drop, manager=manager)
-        return run_loop(loop_factory(daemon.loop), deadline.after(life))
+        return run_loop(loops, deadline.after(life))
 
 
 def _set_up_process(job: Job, daemon: Daemon) -> Job:
