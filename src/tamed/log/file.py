@@ -145,9 +145,7 @@ class LogFile(Sink):
         self._attempt("reopen", self._follow)
         self._put([])
         period = self.rotation.period(self._clock())
-        if (
-            period < self._period - 1
-        ):  # a clock that was ahead was set right, and not by the end of summer time
+        if period < self._period - 1:  # a clock that was ahead was set right; summer time ends by one at most
             self._period = period
         if self._compressor is not None and self._may("compress"):
             self._attempt("compress", self._compressor.start)
@@ -293,8 +291,7 @@ class LogFile(Sink):
 
     def _is_abandoned(self) -> bool:
         """Return whether the file was removed, or another file has its name now."""
-        current = os.fstat(self._file.fileno())
-        return current.st_nlink == 0 or self._archive.is_other(self.path.name, current)
+        return self._has_no_name() or self._archive.is_other(self.path.name, os.fstat(self._file.fileno()))
 
     def _period_of_file(self) -> int:
         """Return the period of the last write, so that a daemon that was down at midnight rotates, too."""
@@ -363,7 +360,10 @@ class Appender:
         written, failure = _write(self._descriptor, b"".join(records))
         if failure is None:
             return len(records), None
-        count, length = _whole(records, written)
+        count = length = 0
+        while length + len(records[count]) <= written:
+            length += len(records[count])
+            count += 1
         if written > length:
             self._end = os.lseek(self._descriptor, 0, os.SEEK_CUR) - (written - length)
             with suppress(OSError):
@@ -394,12 +394,3 @@ def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
     except OSError as error:
         return written, error
     return written, None
-
-
-def _whole(records: Sequence[bytes], written: int) -> tuple[int, int]:
-    """Return the number and size of the records that are whole in the first ``written`` bytes of several."""
-    count = length = 0
-    while length + len(records[count]) <= written:
-        length += len(records[count])
-        count += 1
-    return count, length
