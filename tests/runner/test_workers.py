@@ -10,9 +10,9 @@ import pytest
 
 from tamed.ipc.message import Message
 from tamed.supervisor.generation import Worker, WorkerState
-from tamed.supervisor.reports import Reports
+from tamed.supervisor.reports import ReportCollector, Reports
 from tamed.supervisor.workers import WorkerPool
-from tests.runner.world import World, a_pool
+from tests.runner.world import HandReactor, World, a_pool
 
 _Made = tuple[World, WorkerPool]
 
@@ -218,3 +218,37 @@ def test_one_that_will_not_read_is_talked_to_no_more() -> None:
         world.hands[0].channel._sock.shutdown(socket.SHUT_RD)
         world.says(world.hands[0], {"heartbeat": True})
         assert _only(pool).peer.channel.closed
+
+
+def test_the_end_of_one_request_may_be_that_of_another() -> None:
+    """A worker that is lost while one request ends is awaited by no other, and each ends once."""
+    reactor = HandReactor()
+    collector = ReportCollector(reactor)
+    ended: list[str] = []
+
+    def first(_: Reports) -> None:
+        ended.append("first")
+        collector.will_not_answer(2)
+
+    collector.collect([1], first, 5.0)
+    collector.collect([2], lambda _: ended.append("second"), 5.0)
+    collector.received(1, {})
+    reactor.advance(6.0)
+    assert ended == ["first", "second"]
+    reactor.close()
+
+
+def test_a_worker_that_has_ended_is_not_awaited(made: _Made) -> None:
+    """Neither one that ends, nor one whose channel is closed already, keeps others from accepting."""
+    world, pool = made
+    pool.spawn(world.generation, 2)
+    hands, workers = world.hands, list(pool.workers.values())
+    ended: list[str] = []
+    pool.when_shut(workers, lambda: ended.append("first"), 5.0)
+    for hand in hands:
+        assert ended == []
+        hand.channel.close()
+        world.reactor.turn(0)
+    assert ended == ["first"]
+    pool.when_shut(workers, lambda: ended.append("second"), 5.0)
+    assert ended == ["first", "second"]

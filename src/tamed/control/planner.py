@@ -210,7 +210,8 @@ def _next_plan(order: Message) -> Message:
     plan = Plan.from_text(read_text(order, "plan"))
     reading = Reading.of(job_again(plan))
     _require_restartable(reading.settings.daemon, plan)
-    before = reading if plan.reading is None else Reading.from_data(reading.job, plan.reading)
+    assert plan.reading is not None  # a stored plan alone has none
+    before = Reading.from_data(reading.job, plan.reading)
     wanted, changed = plan_again(plan, reading), _changes(before, reading)
     notes = [
         f"{name.replace('_', '-')} has changed and needs a restart"
