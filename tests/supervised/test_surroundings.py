@@ -131,6 +131,49 @@ def test_it_is_a_good_pid_1(tamed: Tamed, number: signal.Signals, status: int) -
     wait_for("the end of all", lambda: tamed.processes() == [])
 
 
+STOPPED_EARLY = """
+import os, signal
+from tamed import Application, Service, plugin
+
+if os.getpid() == 1:
+    os.kill(1, signal.SIGTERM)
+
+@plugin("early")
+def early():
+    return Application("early", Service("idle"))
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")], ids=["alone", "workers"])
+def test_a_pid_1_that_is_stopped_before_it_has_handlers_stops(tamed: Tamed, workers: tuple[str, ...]) -> None:
+    """The kernel drops a signal with the default action for pid 1: the container would run on."""
+    tamed.write("early.py", STOPPED_EARLY)
+    tamed.before = ["unshare", "--pid", "--fork", "--mount-proc"]
+    with tamed.popen("run", "--plugin-dir", ".", *workers, "early") as process:
+        assert process.wait(PATIENCE) in (0, 128 + signal.SIGTERM)
+    wait_for("the end of all", lambda: tamed.processes() == [])
+
+
+STOPPED_AT_EXEC = """
+import os, signal, sys
+
+if "tamed.supervisor" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_stop_while_the_supervisor_loads_is_as_any_other(tamed: Tamed) -> None:
+    """It is not ended by the signal, without a line, in the time from its exec to its first handler."""
+    early = tamed.folder / "early"
+    early.mkdir()
+    (early / "sitecustomize.py").write_text(STOPPED_AT_EXEC)
+    done = tamed("run", "--workers", "1", "fastpoetry", "--port", "0", env={"PYTHONPATH": str(early)})
+    assert done.status == 0
+    assert "SIGTERM: stopping" in done.err
+    assert tamed.left() == {}
+
+
 ORPHANS = """
 import os, signal, subprocess
 from pathlib import Path

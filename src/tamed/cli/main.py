@@ -86,6 +86,8 @@ def _run(arguments: list[str]) -> int | Callable[[], NoReturn]:
             from tamed._os.interrupts import remember_interrupts
 
             remember_interrupts()
+            if os.getpid() == 1:
+                _keep_signals()
         from tamed.cli.commands import run_command
 
         return run_command(arguments)
@@ -101,6 +103,17 @@ def _run(arguments: list[str]) -> int | Callable[[], NoReturn]:
         with suppress(BrokenPipeError):  # the status is that of the error
             print(*explain(error), sep="\n", file=sys.stderr)
         return status_of(error)
+
+
+def _keep_signals() -> None:
+    """Block the signals that end a container until there are handlers for them, which unblock all.
+
+    The kernel drops a signal with the default action for pid 1, but keeps a blocked one: without this, a
+    container that is stopped while it starts would run on until it is killed. SIGINT has Python's handler.
+    """
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM))
 
 
 def _begun(arguments: list[str]) -> int | Callable[[], NoReturn] | None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["become_supervisor", "become_template", "with_template"]
 
-_BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_", "GLIBC_")
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _STANDARD = str(Path(os.__file__).parent) + os.sep
@@ -66,7 +66,8 @@ def become_supervisor(plan: Plan, first: FirstTemplate | None = None) -> NoRetur
         plan = with_template(plan, identity, environ)
     descriptor = plan.hand_over()
     command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
-    # Until the supervisor has its handlers: an interrupt would be a traceback of the module that it loads.
+    # Until the supervisor has its handlers: an interrupt would be a traceback of the module that it loads, a
+    # stop would end it without a cleanup, and the kernel would drop what comes for pid 1.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
         deliver_interrupts()
