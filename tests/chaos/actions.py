@@ -209,18 +209,23 @@ async def ask(chaos: Chaos) -> None:
 
 
 async def restart(chaos: Chaos) -> None:
-    """Who comes meanwhile is served or refused."""
+    """Who comes meanwhile is served or refused. If it fails in a fault, the daemon is stopped."""
     async with chaos.files:
-        begun, leaving = time.monotonic(), chaos.subject.processes()
+        begun = time.monotonic()
         with ExitStack() as stack:
             stack.enter_context(chaos.referee.outage("a restart", is_orderly=True))
             if not chaos.subject.plan.exists():  # one who has dropped privileges cannot make root's plan anew
                 stack.enter_context(chaos.referee.fault("no plan"))
-            if await chaos.ordered("restart", NAME):
+            workers = [each.pid for each in chaos.subject.processes()]
+            is_done = await chaos.ordered("restart", NAME)
+            if is_done:
                 chaos.referee.allow_version(chaos.version)
-        if chaos.referee.had_fault(FULL_DISK, begun):  # a daemon that ends on one cannot say what it has lost
-            for process in leaving:
-                chaos.logbook.orphaned(process.pid)
+            elif not chaos.subject.is_there:
+                await chaos.start()
+        if chaos.referee.had_fault(FULL_DISK, begun):
+            # A daemon that ends on one cannot say what it has lost, also of workers that have ended before.
+            for pid in chaos.referee.greeted.union(workers):
+                chaos.logbook.orphaned(pid)
 
 
 OPERATIONS = (
