@@ -330,7 +330,7 @@ def test_what_is_no_address_is_not_believed(
     caplog.set_level("INFO")
     with served(app="web_test_app:app", trust=["127.0.0.0/8"]) as server:
         assert get(server, "/", X_Forwarded_For=said)[2] == f"http {believed} / 0"
-    assert f"{believed}:" in caplog.text
+    assert (f" [{believed}]:" if ":" in believed else f" {believed}:") in caplog.text
     assert "rubbish" not in caplog.text
     assert "<b>" not in caplog.text
 

@@ -299,6 +299,15 @@ def test_a_client_of_a_unix_socket_has_an_empty_address_in_wsgi(module: ModuleTy
             assert b"http  / 0" in answer.read()
 
 
+async def application_that_denies_websockets(scope: Any, _: Any, send: Any) -> None:
+    """Answer requests, and no handshakes."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+    else:
+        await send({**START, "headers": []})
+        await send(BODY)
+
+
 async def application_that_names_its_client(scope: Any, _: Any, send: Any) -> None:
     """Answer with the client."""
     assert scope["type"] == "http"
@@ -328,6 +337,25 @@ def test_the_access_log_has_the_format_that_is_wanted(
     found = [each.getMessage() for each in caplog.records if each.name == "web.access"]
     assert len(found) == 1
     assert re.fullmatch(line, found[0]), found[0]
+
+
+@pytest.mark.parametrize(
+    ("sent", "line"),
+    [
+        (GET, r'web\.access: \[::1\]:\d+ - "GET '),
+        (b"GET / HTTP/1.1\r\n\r\n", r"web: refused a request of \[::1\]:\d+: "),
+        (HANDSHAKE, r"web: the web application denied a WebSocket to \[::1\]:\d+ at /chat"),
+    ],
+)
+def test_the_log_has_the_address_of_an_ipv6_client_in_brackets(
+    module: ModuleType, caplog: pytest.LogCaptureFixture, sent: bytes, line: str
+) -> None:
+    """As on the command line: otherwise its port could be a part of the address."""
+    module.app = application_that_denies_websockets  # type: ignore[attr-defined]
+    caplog.set_level("INFO")
+    with served(app="web_test_app:app", iface="::1") as server:
+        raw(server, sent)
+    assert any(re.match(line, f"{each.name}: {each.getMessage()}") for each in caplog.records)
 
 
 def test_the_access_log_may_be_json(module: ModuleType, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ import httptools
 from tamed.net.listen import current_environment
 from tamed.net.proxy_header import IpEnds
 from tamed.net.tls import tls_session
-from tamed.web._access import AccessFormat, access_writer
+from tamed.web._access import AccessFormat, access_writer, client_text
 from tamed.web._heads import Headers, Refused
 from tamed.web.asgi import ASGIApplication, Scope
 from tamed.web.limits import HttpLimits
@@ -196,7 +196,7 @@ class Peer:
     """The common part of their extensions."""
 
     def __str__(self) -> str:
-        return "{}:{}".format(*self.client) if self.client else "unix"
+        return client_text(self.client)
 
 
 def peer_of(transport: asyncio.BaseTransport, context: ServerContext, ends: IpEnds | None = None) -> Peer:

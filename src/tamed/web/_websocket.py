@@ -17,6 +17,7 @@ from websockets.server import ServerProtocol
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
+from tamed.web._access import client_text
 from tamed.web._context import ServerContext
 from tamed.web._heads import header_lines, plain_response
 from tamed.web._http1_exchange import Http1Exchange
@@ -412,5 +413,4 @@ class WebSocketConnection(asyncio.Protocol):
 
     @property
     def _peer(self) -> str:
-        client = self._scope["client"]
-        return "unix" if client is None else f"{client[0]}:{client[1]}"
+        return client_text(self._scope["client"])
