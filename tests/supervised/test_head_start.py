@@ -107,14 +107,16 @@ def test_a_command_may_be_killed_before_its_daemon_begins(tamed: Tamed) -> None:
 
 
 KILLED_WITH_A_FOLDER = """
-import os, signal, sys
+import os, select, signal, sys
 
 mkdir, command = os.mkdir, os.getpid()
 
 def make_and_kill(path, *arguments, **options):
     mkdir(path, *arguments, **options)
     if path == "fastpoetry":
+        end = os.pidfd_open(command)
         os.kill(command, signal.SIGKILL)
+        select.select([end], [], [])  # otherwise it may end after it is known that the daemon is awaited
 
 os.mkdir = make_and_kill
 from tamed.cli.main import main
