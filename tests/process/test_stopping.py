@@ -190,6 +190,17 @@ def test_a_thread_or_task_that_is_left_does_not_keep_it(
     assert not pid_file.exists()
 
 
+def test_a_thread_that_is_left_in_a_worker_is_named(application: Write) -> None:
+    """Before the supervisor kills it, which a second interrupt has it do at once."""
+    file = application(f"import threading\n{THREAD}\napplication = Application('verse', Poll('poll'))\n")
+    with TamedProcess("run", "--workers", "1", file) as process:
+        process.expect(r"app is ready: pid \d+$")
+        process.signal(signal.SIGINT)
+        process.expect("tamed: the process waits for the thread poll: end each in the stop of its service")
+        process.signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_name_service_that_does_not_answer_does_not_keep_it(application: Write, loop: str) -> None:
     """A client may be looking up its server's name when it is stopped."""

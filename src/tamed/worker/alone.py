@@ -18,7 +18,6 @@ from tamed._os.identity import becomes_another
 from tamed._os.interrupts import deliver_interrupts
 from tamed._os.limits import limit_open_files
 from tamed._os.secrets import SECRETS
-from tamed._os.text import shown
 from tamed.config.identity import check_files, drop_to, identity_of
 from tamed.config.job import Job, Reading
 from tamed.config.load import load
@@ -38,6 +37,7 @@ from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import Notifier
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.unix.process import leave_first_process
+from tamed.worker.left_over import PATIENCE, name_left_over, print_now
 from tamed.worker.life import (
     STOP_SIGNALS,
     Ending,
@@ -55,7 +55,6 @@ __all__ = ["run"]
 log = own_logger("tamed")
 
 _MARGIN = 5.0  # seconds beyond the time that a start or a stop may take
-_PATIENCE = 1.0  # seconds after which a process that does not end reports what it waits for
 
 
 def run(reading: Reading) -> Ending:
@@ -246,7 +245,7 @@ class _EndDeadline:
     _status: int | None = None
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = max(seconds, _PATIENCE)
+        self._seconds = max(seconds, PATIENCE)
 
     async def after(self, life: Coroutine[None, None, Ending]) -> Ending:
         """Run the life of an application; begin when it ends."""
@@ -268,30 +267,11 @@ class _EndDeadline:
             threading.Thread(target=self._watch, args=(status, loop), name="end", daemon=True).start()
 
     def _watch(self, status: int, loop: asyncio.AbstractEventLoop | None) -> None:
-        time.sleep(_PATIENCE)
-        if rest := ", ".join(_left_over(loop)):
-            remedy = "end each in the stop of its service; SIGINT ends the process at once"
-            _print(f"the process waits for {rest}: {remedy}")
-        time.sleep(self._seconds - _PATIENCE)
-        _print(f"ended without waiting any longer, {self._seconds:g} s after the application")
+        name_left_over(loop, "SIGINT ends the process at once")
+        time.sleep(self._seconds - PATIENCE)
+        print_now(f"ended without waiting any longer, {self._seconds:g} s after the application")
         self.release()
         os._exit(status)
-
-
-def _left_over(loop: asyncio.AbstractEventLoop | None) -> list[str]:
-    """Describe the threads and the tasks for which the end of this process waits."""
-    threads = (each for each in threading.enumerate() if not each.daemon)
-    tasks = asyncio.all_tasks(loop) if loop is not None and loop.is_running() else set()
-    left = [f"the thread {each.name}" for each in threads if each is not threading.main_thread()]
-    left += sorted(f"the task {getattr(each.get_coro(), '__qualname__', each.get_name())}" for each in tasks)
-    return [shown(each) for each in left if "shutdown" not in each]  # asyncio waits in some of its own
-
-
-def _print(text: str) -> None:
-    """Print a line on standard error: the log may have been closed."""
-    if sys.stderr is not None:
-        sys.stderr.write(f"tamed: {text}\n")
-        sys.stderr.flush()
 
 
 class _Manager(Notifier):

@@ -9,6 +9,7 @@ import math
 import os
 import site
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, suppress
@@ -37,6 +38,7 @@ from tamed.service.events import hub
 from tamed.service.role import set_roles
 from tamed.unix.privileges import forbid_tracing
 from tamed.unix.reaper import end_own_group
+from tamed.worker.left_over import name_left_over
 from tamed.worker.life import Ending, StopRequests, beside, live, loop_factory, run_loop
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to
@@ -201,6 +203,8 @@ class WorkerRuntime:
                 )
             finally:
                 await link.roles.close()
+                waiting = asyncio.get_running_loop(), "otherwise the supervisor ends it with SIGABRT"
+                threading.Thread(target=name_left_over, args=waiting, name="end", daemon=True).start()
 
     def _measuring(self) -> Coroutine[Any, Any, None] | None:
         """Return what measures the application for the operations endpoint; None without one."""
