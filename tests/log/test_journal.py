@@ -95,11 +95,13 @@ def test_journal_that_is_away(tmp_path: Path) -> None:
     for text in texts:
         sender.send({"MESSAGE": text})
     assert sender.waiting
+    assert f"cannot send the log to the journal at {tmp_path / 'socket'}: " in sender.trouble
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(tmp_path / "socket"))
         journal.settimeout(PATIENCE)
         sender.housekeep()
         assert not sender.waiting
+        assert sender.trouble == ""
         assert [receive(journal)["MESSAGE"].decode() for _ in texts] == texts
     sender.close()
 

@@ -58,6 +58,7 @@ def test_daemon_that_is_not_there_yet(tmp_path: Path, clock: Clock) -> None:
     sender.send(message("one"))
     sender.send(message("two"))
     assert sender.waiting
+    assert f"cannot send the log to the syslog daemon at {tmp_path / 'log'}: " in sender.trouble
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "log"))
         listening.settimeout(PATIENCE)
@@ -66,6 +67,7 @@ def test_daemon_that_is_not_there_yet(tmp_path: Path, clock: Clock) -> None:
         clock.now += 1
         sender.housekeep()
         assert not sender.waiting
+        assert sender.trouble == ""
         assert [text_of(listening.recv(9999)) for _ in range(2)] == ["one", "two"]
     assert sender.lost == 0
     sender.close()

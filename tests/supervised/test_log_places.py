@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 from tests.supervised.daemon import NOBODY, Tamed, needs_root, wait_for
@@ -140,6 +141,20 @@ def test_an_instance_without_a_log_file_has_nothing_to_reopen(tamed: Tamed) -> N
         done = tamed("reopen", "verse")
         assert done == (66, "", "tamed: verse has no log file\n"), done
     assert tamed("reopen", "verse").status == 69
+
+
+def test_a_syslog_daemon_that_is_missing_is_in_the_status(tamed: Tamed) -> None:
+    """As in a container, where its log would be seen nowhere; not any more when one takes the messages."""
+    place = tamed.folder / "syslog"
+    daemon = tamed.start_poetry("--log", f"syslog:unix:{place}")
+    wait_for("the warning", lambda: daemon.status()["warnings"])
+    told = f"cannot send the log to the syslog daemon at {place}: nothing listens there, or it is too slow"
+    assert f"warning: {told}\n" in tamed("status", daemon.name).out
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(place))
+        wait_for("the end of the warning", lambda: not daemon.status()["warnings"])
+        assert b"fastpoetry" in syslog.recv(9999)
+    daemon.stop()
 
 
 def test_log_of_ones_own_is_found_after_the_end(tamed: Tamed) -> None:

@@ -94,6 +94,9 @@ def _log_folder(environ: Mapping[str, str]) -> Path:
 
 
 def _plan(settings: Log, place: str) -> LogPlan:
+    if place in ("-", "stdout"):  # as in other programs; nobody wants a file of that name
+        what = f"--log {place}"
+        raise ConfigurationError(what, "standard output is no place for the log", "write stderr")
     if names_file(place):
         return LogPlan(
             "file",

@@ -74,7 +74,9 @@ def explain(path: Path, error: OSError) -> TamedError:
     """Turn an OSError about a log file into an error with the remedy."""
     what, why = f"log file {path}", error.strerror or ""
     if error.errno == errno.ELOOP:
-        return CannotCreate(what, "it is a symbolic link", "use the file that it points to")
+        is_stream = path.parts[:2] in (("/", "dev"), ("/", "proc"))  # /dev/stdout, for example
+        remedy = "log to stderr" if is_stream else "use the file that it points to"
+        return CannotCreate(what, "it is a symbolic link", remedy)
     if error.errno in (errno.EISDIR, errno.ENXIO) or not path.name:  # as of /
         return CannotCreate(what, "it is not a regular file", "use another one, or log to stderr")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):

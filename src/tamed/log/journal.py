@@ -71,6 +71,11 @@ class JournalSender(Sink):
         """The total number of dropped records."""
         return self._outbox.lost
 
+    @property
+    def trouble(self) -> str:
+        """A sentence about the records that cannot be sent now; empty if there are none."""
+        return self._outbox.trouble(f"the journal at {self.path}")
+
     def write(self, records: Sequence[Record]) -> None:
         """Send records of the log."""
         for record in records:

@@ -89,6 +89,13 @@ class Outbox:
         """The total number of dropped lines."""
         return self._loss.total
 
+    def trouble(self, place: str) -> str:
+        """Return a sentence about messages that wait for a place or are dropped; empty if there are none."""
+        if self.is_empty:
+            return ""
+        lost = f"; {self._loss.sentence()}" if self._loss else ""
+        return f"cannot send the log to {place}: nothing listens there, or it is too slow{lost}"
+
     def put(self, message: bytes, lines: int = 1) -> bool:
         """Send a message, or queue it; return whether it was sent.
 

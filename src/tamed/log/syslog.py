@@ -118,6 +118,7 @@ class SyslogSender(Sink):
         self._app = app
         self._host = socket.gethostname() if host is None else host
         self._clock = clock
+        self._path = path
         self._channel = _Channel(path, monotonic)
         self._is_classical = leads_to_journal(path)
         self._outbox = Outbox(self._channel.send, self._loss_message, clock=clock)
@@ -131,6 +132,11 @@ class SyslogSender(Sink):
     def lost(self) -> int:
         """The total number of dropped messages."""
         return self._outbox.lost
+
+    @property
+    def trouble(self) -> str:
+        """A sentence about the messages that cannot be sent now; empty if there are none."""
+        return self._outbox.trouble(f"the syslog daemon at {self._path}")
 
     def write(self, records: Sequence[Record]) -> None:
         """Send records of the log."""
