@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,14 @@ async def serve(reader, writer):
 reading = StreamServer("unix:verse.sock", serve, name="reading" * 50)
 application = Application("verse", Store("store"), reading)
 """
+
+IS_LIVE = """new Promise(done => {
+  const look = () => document.getElementById("live").textContent === "live" && done();
+  new MutationObserver(look).observe(document, {subtree: true, childList: true, characterData: true});
+  look();
+})"""
+NEWS = """new Promise(done => new MutationObserver(() => done()).observe(
+  document.getElementById("health"), {subtree: true, childList: true, characterData: true}))"""
 
 
 @pytest.fixture
@@ -85,8 +94,24 @@ def test_page_shows_what_happens_and_is_used_by_keyboard(
     browser.wait_for("the reload failed")
     browser.wait_for("reload failed, generation 2 continues")  # in the log
     assert browser.problems == []
+    notice_silence(daemon, browser)
     daemon.stop()
     browser.wait_for("No connection since")
+
+
+def notice_silence(daemon: Daemon, browser: Browser) -> None:
+    """Stop the process that serves the page for some time: its connections stay open."""
+    pids = daemon.tamed.processes()
+    (server,) = [pid for pid in pids if b"tamed.ops" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    browser.run("patience = 3000")
+    browser.run(NEWS)  # from which on it waits no longer than that
+    os.kill(server, signal.SIGSTOP)
+    try:
+        browser.wait_for("No connection since")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    browser.run("patience = 40000")
+    browser.run(IS_LIVE)
 
 
 def use_by_keyboard(daemon: Daemon, browser: Browser) -> None:

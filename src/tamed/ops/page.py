@@ -21,7 +21,7 @@ __all__ = ["Page", "Selection", "Streams"]
 _FILTERS: Final = {"": "all", "6": "INFO", "4": "WARNING", "3": "ERROR", "2": "CRITICAL"}
 _NO_WORKER: Final = "daemon"  # shown for records of processes other than workers
 _MOST: Final = 32  # streams at the same time
-_QUIET: Final = 15.0  # seconds until a comment tests the connection
+_QUIET: Final = 15.0  # seconds until an event tests the connection, and shows the page that it is alive
 _RETRY: Final = b"retry: 1000\n\n"  # milliseconds
 
 
@@ -168,7 +168,7 @@ class Streams:
                 async with asyncio.timeout(_QUIET):
                     return await self._observer.newer(number)
             except TimeoutError:
-                await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+                await send({"type": "http.response.body", "body": _event("alive", ""), "more_body": True})
 
     def _events(self, view: View, sent: dict[str, str], shown: int | None) -> Iterator[bytes]:
         """Yield the changes since the ``sent`` sections and the last ``shown`` record."""
