@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.patience import PATIENCE
-from tests.supervised.daemon import Tamed, read_poem, wait_for
+from tests.supervised.daemon import NOBODY, Tamed, needs_root, read_poem, wait_for
 
 
 def test_all_instances_are_listed(tamed: Tamed) -> None:
@@ -101,6 +101,33 @@ def test_a_restart_that_fails_can_be_tried_again(tamed: Tamed) -> None:
     tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
     assert tamed("restart", "app").status == 0
     assert tamed("stop").status == 0
+
+
+@needs_root
+def test_a_daemon_of_a_session_without_a_runtime_directory_is_named(public_tamed: Tamed) -> None:
+    """One that cron has started, for example, is in another run directory than those of a login."""
+    tamed = public_tamed
+    place, runtime = tamed.folder / "tmp", tamed.folder / "runtime"
+    for folder in (place, runtime):
+        folder.mkdir(mode=0o700)
+        os.chown(folder, NOBODY, NOBODY)
+    tamed.before = [*tamed.before, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    cron = {"TAMED_RUNDIR": "", "TMPDIR": str(place), "XDG_RUNTIME_DIR": ""}
+    login = {**cron, "XDG_RUNTIME_DIR": str(runtime)}
+    arguments = ["start", "--log", place / "log", "fastpoetry", "--port", "0"]
+    done = tamed(*arguments, env=cron)
+    assert done.status == 0, done
+    there = f"running in {place}/tamed-{NOBODY}: fastpoetry; add --rundir {place}/tamed-{NOBODY}\n"
+    nothing = f"tamed: nothing is running: there is no instance in {runtime}/tamed"
+    for command, error in (
+        (("status",), f"{nothing}; {there}"),
+        (("reload", "fastpoetry"), f"tamed: fastpoetry is not running; {there}"),
+    ):
+        done = tamed(*command, env=login)
+        assert (done.status, done.err) == (69, error)
+    assert tamed("stop", env=cron).status == 0
+    done = tamed("status", "fastpoetry", env=login)
+    assert done.err == f"tamed: fastpoetry is not running; nothing runs in {runtime}/tamed\n"
 
 
 def test_several_are_reloaded_and_stopped(tamed: Tamed) -> None:

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from tamed._os.proc import descendants_of
@@ -119,16 +119,34 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
         if instance is None or not instance.is_running:
             others = ", ".join(each.name for each in running if each.name != name)
             remedy = f"running: {others}" if others else f"nothing runs in {directory.path}"
-            raise Unavailable(f"{name} is not running", remedy=remedy)
+            raise Unavailable(f"{name} is not running", remedy=_elsewhere(directory) or remedy)
         return instance
     if not running:
         for each in directory.instances():
             each.require_trusted()
-        raise Unavailable("nothing is running", f"there is no instance in {directory.path}")
+        why = f"there is no instance in {directory.path}"
+        raise Unavailable("nothing is running", why, _elsewhere(directory))
     if len(running) > 1:
         names = ", ".join(each.name for each in running)
         raise UsageError("several instances run", names, "name one of them")
     return running[0]
+
+
+def _elsewhere(directory: RunDirectory) -> str:
+    """Return what runs in the default run directory of this user in another session; empty if nothing does.
+
+    A session of cron or of ``su`` has no XDG_RUNTIME_DIR.
+    """
+    environ = dict(os.environ)
+    if directory.path != default_run_directory(environ):
+        return ""
+    for place in (f"/run/user/{os.geteuid()}", ""):
+        path = default_run_directory({**environ, "XDG_RUNTIME_DIR": place})
+        with suppress(TamedError):
+            names = [each.name for each in run_directory(path).running() if path != directory.path]
+            if names:
+                return f"running in {path}: {', '.join(names)}; add --rundir {path}"
+    return ""
 
 
 def trusted_instance(directory: RunDirectory, name: str) -> Instance:
