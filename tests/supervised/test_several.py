@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_a_daemon_of_a_session_without_a_runtime_directory_is_named(public_tamed
     tamed.before = [*tamed.before, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     cron = {"TAMED_RUNDIR": "", "TMPDIR": str(place), "XDG_RUNTIME_DIR": ""}
     login = {**cron, "XDG_RUNTIME_DIR": str(runtime)}
-    arguments = ["start", "--log", place / "log", "fastpoetry", "--port", "0"]
+    arguments: list[str | Path] = ["start", "--log", place / "log", "fastpoetry", "--port", "0"]
     done = tamed(*arguments, env=cron)
     assert done.status == 0, done
     there = f"running in {place}/tamed-{NOBODY}: fastpoetry; add --rundir {place}/tamed-{NOBODY}\n"
