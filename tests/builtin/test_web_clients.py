@@ -177,6 +177,41 @@ def test_an_application_that_fails_to_start_is_reported_on_the_terminal(tmp_path
     assert "the web application failed to start: no database" in process.output
 
 
+@pytest.mark.parametrize("event", ["startup", "shutdown"])
+@pytest.mark.parametrize("says", [True, False], ids=["says", "raises"])
+def test_what_an_application_raises_in_its_lifespan_has_a_traceback(
+    tmp_path: Path, event: str, says: bool
+) -> None:
+    """Once, and in one line the exception; also if it says it first, as Starlette does: with a traceback."""
+    (tmp_path / "raising_app.py").write_text(
+        "import traceback\n"
+        "async def application(scope, receive, send):\n"
+        "    assert scope['type'] == 'lifespan'\n"
+        "    await receive()\n"
+        f"    if {event == 'shutdown'}:\n"
+        "        await send({'type': 'lifespan.startup.complete'})\n"
+        "        await receive()\n"
+        "    try:\n"
+        "        {}['database']\n"
+        "    except KeyError:\n"
+        f"        if {says}:\n"
+        f"            said = {{'type': 'lifespan.{event}.failed', 'message': traceback.format_exc()}}\n"
+        "            await send(said)\n"
+        "        raise\n"
+    )
+    arguments: list[str | Path] = ["--port", "0", "--app", "raising_app:application", "--app-dir", tmp_path]
+    with service("web", *arguments) as process:
+        if event == "shutdown":
+            process.expect("web is ready")
+            process.signal(signal.SIGTERM)
+        assert process.wait() == 70
+    what = {"startup": "start", "shutdown": "stop"}[event]
+    assert re.search(
+        rf"the web application failed to {what}: KeyError: 'database'$", process.output, re.MULTILINE
+    )
+    assert process.output.count('raising_app.py", line 9, in application') == 1
+
+
 class Client(threading.Thread):
     """Asks for one thing after another on one connection, until an answer says that it is the last."""
 

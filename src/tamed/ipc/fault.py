@@ -66,8 +66,9 @@ def _raised_by_the_application(error: TamedError) -> BaseException | None:
     """Return the exception to show a traceback for: an unexpected one that was not logged."""
     if isinstance(error, ServiceFailed):
         is_logged = error.phase not in ("prepare", "start")
-        is_expected = isinstance(error.cause, (TamedError, OSError, SystemExit))
-        return None if is_logged or is_expected else error.cause
+        cause = error.cause.__cause__ if isinstance(error.cause, ApplicationFailed) else error.cause
+        is_expected = isinstance(cause, (TamedError, OSError, SystemExit))
+        return None if is_logged or is_expected else cause
     return error.__cause__ if isinstance(error, ApplicationFailed) else None
 
 

@@ -52,9 +52,9 @@ def failure_of(path: str, phase: str, error: BaseException) -> ServiceFailed:
 
 def report(failure: ServiceFailed, consequence: str = "") -> None:
     """Log a failure that is not raised, with its consequence."""
-    needs_no_traceback = isinstance(failure.cause, TamedError)
+    cause = failure.cause.__cause__ if isinstance(failure.cause, ApplicationFailed) else failure.cause
     text = f"{failure}; {consequence}" if consequence else f"{failure}"
-    log.error("%s", text, exc_info=None if needs_no_traceback else failure.cause)
+    log.error("%s", text, exc_info=None if isinstance(cause, TamedError) else cause)
 
 
 class Hooks(Protocol):

@@ -34,11 +34,12 @@ class Lifespan(Service):
         self._answer: asyncio.Future[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_received = False
+        self._has_failed = False  # and has said so
         self._failure: BaseException | None = None  # not reported yet
 
     async def start(self) -> None:
         self._events = asyncio.Queue()
-        self._has_received = False
+        self._has_received = self._has_failed = False
         self.app_state.clear()
         self.app_state.update(self._state)
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -56,13 +57,15 @@ class Lifespan(Service):
 
     async def _require(self, answer: Any, what: str) -> None:
         """Raise if the application reported a failure, or raised instead of an answer."""
+        if self._has_failed:
+            await self._end()
+        # What it raised has its place; its message may be a whole traceback, as that of Starlette is.
         failure, self._failure = self._failure, None
         if isinstance(failure, SystemExit):
             raise failure
         if failure is not None:
             raise ApplicationFailed(f"the web application failed to {what}", reason(failure)) from failure
-        if answer is not None and answer["type"].endswith(".failed"):
-            await self._end()
+        if self._has_failed:
             raise ApplicationFailed(f"the web application failed to {what}", answer.get("message", ""))
 
     async def _send(self, event: str) -> Any:
@@ -86,7 +89,7 @@ class Lifespan(Service):
         except BaseException as error:  # SystemExit would end the event loop
             if not self._has_received and isinstance(error, Exception):
                 log.info("the web application has no lifespan: %s", reason(error))
-            elif self._answer is not None and self._answer.done():
+            elif self._answer is not None and self._answer.done() and not self._has_failed:
                 log.exception("the web application's lifespan has failed")
             else:
                 self._failure = error
@@ -101,6 +104,7 @@ class Lifespan(Service):
         if kind not in {f"lifespan.{self._event}.complete", f"lifespan.{self._event}.failed"}:
             raise RuntimeError(f"the application sent {kind} during its {self._event}")
         if self._answer is not None and not self._answer.done():
+            self._has_failed = kind.endswith(".failed")
             self._answer.set_result(message)
 
     async def _end(self) -> None:
