@@ -1,10 +1,12 @@
 """The supervisor's event loop."""
 
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -36,6 +38,20 @@ def test_timers_are_called_in_the_order_of_their_times() -> None:
         now = 3.0
         reactor.run()
     assert called == ["first", "second"]
+
+
+def test_a_cancelled_timer_keeps_nothing(reactor: Reactor) -> None:
+    """Its time may be hours away, as that of a long drain is; each reload has some."""
+
+    class Helper:
+        def end(self) -> None: ...
+
+    helper = Helper()
+    kept = weakref.ref(helper)
+    reactor.later(3600, helper.end).cancel()
+    del helper
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_cancelled_timer_is_not_called(reactor: Reactor) -> None:

@@ -34,11 +34,15 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Cancel the call. Idempotent."""
+        """Cancel the call, and free what it refers to. Idempotent."""
         self.cancelled = True
+        self.call = _nothing  # the timer itself stays in the reactor until its time, which may be hours away
 
 
-NO_TIMER = Timer(lambda: None)
+def _nothing() -> None: ...
+
+
+NO_TIMER = Timer(_nothing)
 """A timer that never expires, for an attribute that has none yet."""
 
 
