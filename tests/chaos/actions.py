@@ -267,6 +267,7 @@ async def kill_the_supervisor(chaos: Chaos) -> None:
         with referee.fault("a killed supervisor"), referee.outage("a killed supervisor"):
             for process in subject.processes():
                 chaos.logbook.orphaned(process.pid)
+                referee.may_be_late(process.pid)  # one that drains accepts again: its successors end, too
             os.kill(subject.pid, signal.SIGKILL)
             referee.figures["killed: supervisor"] += 1
             for process in subject.processes():  # some may have come meanwhile
