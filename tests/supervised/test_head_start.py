@@ -51,13 +51,27 @@ def outcome(command: Command) -> tuple[int, str, str]:
     return command.returncode, out, err
 
 
+def begin(tamed: Tamed, program: str, *words: str) -> Command:
+    """Start a daemon by a program that calls the command."""
+    return Command(
+        [sys.executable, str(tamed.write("command", program)), "start", *words],
+        cwd=tamed.folder,
+        env=tamed.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(tamed: Tamed, program: str) -> tuple[int, str, str]:
+    """Start a daemon by a program that calls the command, and return the outcome."""
+    with begin(tamed, program, "fastpoetry", "--port", "0") as command:
+        return outcome(command)
+
+
 def is_killed(tamed: Tamed, program: str) -> None:
     """Start a daemon by a program that has its command killed, which prints nothing."""
-    command = [sys.executable, str(tamed.write("command", program)), "start", "fastpoetry", "--port", "0"]
-    done = subprocess.run(
-        command, env=tamed.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
+    assert run(tamed, program) == (-signal.SIGKILL, "", "")
 
 
 def nothing_is_left(tamed: Tamed) -> None:
@@ -129,6 +143,116 @@ def test_the_folder_is_removed_if_the_command_is_killed(tamed: Tamed) -> None:
     is_killed(tamed, KILLED_WITH_A_FOLDER)
     assert tamed.rundir.is_dir()
     nothing_is_left(tamed)
+
+
+INTERRUPTED_WITH_A_FOLDER = """
+import os, signal, sys
+
+mkdir, command = os.mkdir, os.getpid()
+
+def make_and_interrupt(path, *arguments, **options):
+    mkdir(path, *arguments, **options)
+    if path == "fastpoetry":
+        os.kill(command, signal.NAME)
+        while True:
+            signal.pause()
+
+os.mkdir = make_and_interrupt
+from tamed.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_folder_is_removed_at_an_interrupt(tamed: Tamed, number: signal.Signals) -> None:
+    """The reader has told the command where it is, before it made it."""
+    done = run(tamed, INTERRUPTED_WITH_A_FOLDER.replace("NAME", number.name))
+    assert done == (-number, "", "")
+    assert tamed.rundir.is_dir()
+    assert tamed.left() == {}
+
+
+INTERRUPTED_WHEN_READY = """
+import os, signal, sys
+
+read = os.read
+
+def read_and_interrupt(descriptor, count):
+    data = read(descriptor, count)
+    if b'"ready"' in data:
+        os.kill(os.getpid(), signal.SIGINT)
+    return data
+
+os.read = read_and_interrupt
+from tamed.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_an_interrupt_after_the_report_changes_nothing(tamed: Tamed) -> None:
+    """The daemon runs, and the command says so."""
+    status, out, err = run(tamed, INTERRUPTED_WHEN_READY)
+    assert (status, out.startswith("fastpoetry is ready: pid "), err) == (0, True, "")
+    assert tamed("stop").status == 0
+
+
+READY_WHEN_INTERRUPTED = """
+import os, select, signal, sys
+
+kill, command, log = os.kill, os.getpid(), os.environ["LOGS_DIRECTORY"] + "/app.log"
+
+def kill_when_ready(pid, number):
+    if os.getpid() == command and number == signal.SIGTERM:
+        open("gate", "w").close()
+        while not (os.path.exists(log) and "app is ready" in open(log).read()):
+            select.select([], [], [], 0.01)
+    kill(pid, number)
+
+os.kill = kill_when_ready
+from tamed.cli.main import main
+sys.exit(main())
+"""
+
+READY_AT_LAST = """
+import asyncio
+from pathlib import Path
+from tamed import Application, Service
+
+class Gated(Service):
+    async def start(self):
+        Path("begun").touch()
+        await asyncio.to_thread(Path("gate").read_text)
+
+    async def stop(self):
+        await asyncio.sleep(0.2)
+        Path("stopped").touch()
+
+application = Application("app", Gated("gated"))
+"""
+
+
+def test_a_daemon_that_becomes_ready_after_an_interrupt_is_stopped_in_order(tamed: Tamed) -> None:
+    """The command waits for its end, and not only for the end of its reports."""
+    os.mkfifo(tamed.folder / "gate")
+    tamed.write("app.py", READY_AT_LAST)
+    with begin(tamed, READY_WHEN_INTERRUPTED, "app.py") as command:
+        wait_for("the start", (tamed.folder / "begun").exists)
+        command.send_signal(signal.SIGINT)
+        assert outcome(command) == (-signal.SIGINT, "", "")
+    assert (tamed.folder / "stopped").exists()
+    assert tamed.left() == {}
+
+
+def test_no_daemon_becomes_ready_for_a_command_that_was_killed(tamed: Tamed) -> None:
+    """Nobody would learn that it runs; the log has the reason."""
+    os.mkfifo(tamed.folder / "gate")
+    tamed.write("app.py", READY_AT_LAST)
+    with tamed.popen("start", "app.py") as command:
+        wait_for("the start", (tamed.folder / "begun").exists)
+        command.kill()
+        command.wait(PATIENCE)
+    nothing_is_left(tamed)
+    assert "the command that started the daemon has ended" in (tamed.logs / "app.log").read_text()
 
 
 def test_the_death_of_the_reader_is_reported(tamed: Tamed, reading: Command) -> None:

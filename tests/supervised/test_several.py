@@ -104,6 +104,23 @@ def test_a_restart_that_fails_can_be_tried_again(tamed: Tamed) -> None:
     assert tamed("stop").status == 0
 
 
+def test_a_restart_that_is_interrupted_can_be_tried_again(tamed: Tamed) -> None:
+    """Nothing is left but the plan."""
+    tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
+    tamed.start("app.py")
+    tamed.write("app.py", "open('begun', 'w').close()\nopen('gate').read()\n")
+    os.mkfifo(tamed.folder / "gate")
+    with tamed.popen("restart") as command:
+        wait_for("the start", (tamed.folder / "begun").exists)
+        command.send_signal(signal.SIGTERM)
+        out, err = command.communicate(timeout=PATIENCE)
+    assert (command.returncode, out, err) == (-signal.SIGTERM, "", "")
+    assert tamed.left() == {}
+    tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
+    assert tamed("restart", "app").status == 0
+    assert tamed("stop").status == 0
+
+
 @needs_root
 def test_a_daemon_of_a_session_without_a_runtime_directory_is_named(public_tamed: Tamed) -> None:
     """One that cron has started, for example, is in another run directory than those of a login."""

@@ -1,4 +1,4 @@
-"""Interrupts while modules are loaded.
+"""Interrupts while modules are loaded, and while a daemon is started.
 
 Python ignores what a handler of signals raises in a callback of its import system, so a Ctrl-C could be lost.
 """
@@ -6,9 +6,21 @@ Python ignores what a handler of signals raises in a callback of its import syst
 import signal
 from types import FrameType
 
-__all__ = ["deliver_interrupts", "remember_interrupts"]
+__all__ = ["INTERRUPTS", "deliver_interrupts", "hold_interrupts", "release_interrupts", "remember_interrupts"]
 
+INTERRUPTS = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM})
+"""The signals that interrupt a start."""
 _seen: list[int] = []
+
+
+def hold_interrupts() -> None:
+    """Block the signals that interrupt a start, until they are released."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+
+
+def release_interrupts() -> None:
+    """Let the signals that interrupt a start arrive, also those that were held."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
 
 
 def remember_interrupts() -> None:

@@ -69,6 +69,7 @@ def stop(names: Sequence[str], rundir: str | None, every: bool, timeout: float |
 
 def restart(names: Sequence[str], rundir: str | None, every: bool) -> int:
     """Stop instances and start them again, one after the other; start those that have stopped."""
+    from tamed._os.interrupts import release_interrupts
     from tamed.cli.password import ask_secret  # lazy import: no other command here starts anything
     from tamed.control.launch import find_restartable, restart_instance
 
@@ -81,7 +82,9 @@ def restart(names: Sequence[str], rundir: str | None, every: bool) -> int:
     def restart_one(instance: Instance) -> int:
         with progress_line() as show:
             report = restart_instance(instance, show, ask_secret, _show_wait)
-        return _print_outcome(report.text, report.status)
+        status = _print_outcome(report.text, report.status)
+        release_interrupts()
+        return status
 
     return each_instance(instances, restart_one)
 

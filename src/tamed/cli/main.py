@@ -32,13 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         outcome = 0
     except OSError as error:  # most likely of standard output: others are handled where they occur
         outcome = _report_lost_output(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         import signal
 
         from tamed.unix.process import end_by_signal
 
         _flush(sys.stdout)
-        outcome = end_by_signal(signal.SIGINT)
+        number = next((each for each in error.args if isinstance(each, int)), signal.SIGINT)
+        outcome = end_by_signal(number)
     finally:  # even after `sys.exit` in a Twisted program: the interpreter would report a closed pipe
         _flush(sys.stdout)
         _flush(sys.stderr)
@@ -118,11 +119,15 @@ def _keep_signals() -> None:
 
 def _begun(arguments: list[str]) -> int | Callable[[], NoReturn] | None:
     """Begin a daemon before the command line is read; return None in the process that must read it."""
+    from tamed._os.interrupts import hold_interrupts, release_interrupts
+
+    hold_interrupts()  # until the daemon can be waited for
     from tamed.cli.password import ask_secret
     from tamed.control.head_start import begin
 
     outcome = begin(arguments, ask_secret)
     if outcome is None or callable(outcome):
+        release_interrupts()
         return outcome
     if outcome.text:  # otherwise the process that read the command line has printed what is wrong
         print(outcome.text, file=sys.stdout if outcome.ready else sys.stderr)

@@ -67,6 +67,10 @@ class HeadStart:
         forbid_tracing()
         return secret
 
+    def place(self, instance: Instance) -> None:
+        """Have the command remove the folder of an instance, which may be created now, if the start fails."""
+        self._reporter.placed(str(instance.socket))
+
     def hand_over(
         self, plan: Plan, identity: Identity | None, keep: Sequence[int], timeout: float
     ) -> NoReturn:
@@ -146,11 +150,17 @@ def _is_possible(arguments: Sequence[str]) -> bool:
 
 
 def _outcome(launched: Launch, ask: Callable[[str], str]) -> Report:
-    report = launched.wait(ask=ask)
-    if launched.control and not report.ready:
-        instance = _instance_at(launched.control)
-        instance.remove_if_empty()
-        forget_plan(instance)
+    is_ready = False
+    try:
+        report = launched.wait(ask=ask)
+        is_ready = report.ready
+    finally:
+        if launched.control and not is_ready:
+            instance = _instance_at(launched.control)
+            if instance.is_trusted:
+                instance.remove_if_empty()
+            if launched.is_planned:
+                forget_plan(instance)
     return report
 
 
@@ -181,7 +191,7 @@ def _supervise(plans: socket.socket, reporter: Reporter, reader: int) -> NoRetur
     os.environ.clear()
     os.environ.update(header["environ"])
     plan = Plan.from_text(text)
-    reporter.planned(header["timeout"], plan.control)
+    reporter.planned(header["timeout"])
     if reporter.fileno() < 0:  # the command was killed meanwhile
         _instance_at(plan.control).remove_if_empty()
         sys.exit(ExitStatus.SOFTWARE)

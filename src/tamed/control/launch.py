@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from tamed._os.beginning import Unwind
 from tamed._os.descriptors import close_inherited
 from tamed._os.identity import Identity, becomes_another
+from tamed._os.interrupts import hold_interrupts
 from tamed.config.identity import (
     check_application,
     check_files,
@@ -68,7 +69,12 @@ def start(job: Job, ask: Ask) -> Report:
     plan = plan_of(reading, name, folder)
     identity = identity_of(daemon)
     default = default_log(name, os.environ, identity)
-    instance = run_directory(daemon.rundir).create(name, identity)
+    directory = run_directory(daemon.rundir)
+    if HeadStart.of_this_process is None:
+        hold_interrupts()  # until there is a daemon that can be waited for
+    else:
+        HeadStart.of_this_process.place(directory.instance(name))
+    instance = directory.create(name, identity)
     try:
         if not settings.log.file:
             make_log_folder(default, identity)
@@ -81,8 +87,10 @@ def start(job: Job, ask: Ask) -> Report:
         report = launch(plan)
     except Unwind:
         raise
-    except BaseException:
+    except BaseException as error:
         instance.remove_if_empty()
+        if isinstance(error, KeyboardInterrupt):  # there was a daemon
+            forget_plan(instance)
         raise
     if not report.ready:
         instance.remove_if_empty()
@@ -207,8 +215,13 @@ def _restart(instance: Instance, progress: Callable[[dict[str, Any]], None], ask
     if pid is not None:
         with suppress(Unavailable):  # it has ended in the meantime
             stop_instance(instance, timeout=None, force=False, progress=progress, keep_plan=True)
+    hold_interrupts()  # until there is a daemon that can be waited for
     try:
         report = _launch_again(plan, instance, identity)
+    except KeyboardInterrupt:
+        save_plan(instance, plan.without_secrets.to_text())
+        instance.remove_if_empty()
+        raise
     except TamedError as error:
         instance.remove_if_empty()
         report = Report(False, f"tamed: {error}", status_of(error), None)

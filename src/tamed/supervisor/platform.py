@@ -163,7 +163,7 @@ class PosixPlatform(Platform):
     """The platform of a real supervisor.
 
     ``reporter`` is None in the foreground, where errors go to standard error. ``close_unused`` is called just
-    before privileges are dropped.
+    before privileges are dropped, and ``on_unawaited`` if the command that waits for a report has ended.
     """
 
     def __init__(
@@ -188,6 +188,9 @@ class PosixPlatform(Platform):
         self._log_plan = plan.log
         self._spawner = Spawner(plan, identity, environ)
         self._reporter = reporter
+        self.on_unawaited: Callable[[], object] = lambda: None
+        if reporter is not None:
+            self.reactor.watch(reporter, self._lose_command)
         spared = [each.pid for each in children_of(os.getpid()) if not intake.has(each.pid)]
         self._reaper = Reaper(intake.has, self.log, plan.stop_timeout, spared)
 
@@ -300,8 +303,8 @@ class PosixPlatform(Platform):
         line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
         self.log("INFO", line)
         self.notifier.ready(line, os.getpid())
-        if self._reporter is not None:
-            self._reporter.ready(line)
+        if (reporter := self._take_reporter()) is not None and not reporter.ready(line):
+            self.reactor.later(0.0, self.on_unawaited)
 
     def report_failed(self, lines: Iterable[str], status: int, errno: int) -> None:
         if errno:
@@ -310,10 +313,22 @@ class PosixPlatform(Platform):
         text = "\n".join(lines)
         if self._plan.log.kind != "stderr":
             self.log("CRITICAL", "\n".join(line.removeprefix("tamed: ") for line in lines))
-        if self._reporter is not None:
-            self._reporter.failed(text, status)
+        if (reporter := self._take_reporter()) is not None:
+            reporter.failed(text, status)
         elif self._plan.log.kind != "journal" or not is_journal(self._spawner.environ):
             print_error(text)  # otherwise the journal would contain it twice
+
+    def _take_reporter(self) -> Reporter | None:
+        """Return the reporter, for the only report."""
+        reporter, self._reporter = self._reporter, None
+        if reporter is not None:
+            self.reactor.unwatch(reporter)
+        return reporter
+
+    def _lose_command(self) -> None:
+        """The command was killed, or it would have sent a signal."""
+        self._take_reporter()
+        self.on_unawaited()
 
     # This process.
 

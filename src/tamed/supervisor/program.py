@@ -291,6 +291,7 @@ class _Holdings:
         return status
 
     def _start(self) -> None:
+        self.platform.on_unawaited = self._stop_unawaited
         if stays_root(self.supervisor.plan.user):
             self.platform.log("WARNING", AS_ROOT)
         if self._first is not None:
@@ -335,6 +336,12 @@ class _Holdings:
         self.housekeeping.look()
         self.notifier.look()
         self.reactor.later(INTERVAL, self._keep_house)
+
+    def _stop_unawaited(self) -> None:
+        """The command that started the daemon was killed: nobody would learn that it runs."""
+        why = "the command that started the daemon has ended before it was ready: stopping"
+        self.platform.log("WARNING", why)
+        self.supervisor.ending.stop(why=why)
 
     def _announce_upgrade(self, is_upgrading: bool) -> None:
         if self.ops is not None:
