@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from tamed.cli.cert import cert
-from tamed.errors import CannotCreate, ConfigurationError, MissingInput, UsageError
+from tamed.errors import CannotCreate, ConfigurationError, UsageError
 from tamed.testing.process import TamedProcess
 from tests.builtin.real_clients import needs, run
 from tests.cli.conftest import Tamed
@@ -121,7 +121,5 @@ def test_what_is_missing_is_named(tmp_path: Path, tamed: Tamed, monkeypatch: pyt
     assert f"cannot write into {tmp_path}/file/tls: Not a directory" in done.err
     assert done.status == 73
     monkeypatch.setitem(sys.modules, "trustme", None)
-    with pytest.raises(
-        MissingInput, match=r"there is no module 'trustme'; install it: pip install 'tamed\[cert\]'"
-    ):
+    with pytest.raises(ConfigurationError, match=r"trustme is not installed; pip install 'tamed\[cert\]'"):
         make(tmp_path)

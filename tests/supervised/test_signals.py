@@ -130,7 +130,7 @@ def test_stop_waits_no_longer_than_its_timeout(daemon: Daemon) -> None:
         done = daemon.tamed("stop", "--timeout", "500ms")
         assert done.status == 71
         remedy = "wait for it, or end it at once with --force"
-        assert done.err == f"tamed: app is still there: 0.5 seconds have passed; {remedy}\n"
+        assert done.err == f"tamed: app is still there: 0.5 s have passed; {remedy}\n"
         assert daemon.status()["state"] == "stopping"
         assert is_there(worker)
         done = daemon.tamed("stop", "--timeout", "500ms", "--force")

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 __all__ = ["INSTANCE_COMMANDS"]
 
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-_MOST_WORKERS: Final = 999_999_999_999_999_999  # a smaller bound is checked, and explained, where it is known
 
 
 def _level(word: str) -> str:
@@ -166,7 +165,7 @@ INSTANCE_COMMANDS: Final = (
         number replaces an earlier one.
         """,
         Option("--yes", "Allow more than 32 workers for each CPU."),
-        arguments=(Argument("count", "COUNT", read=whole_number(1, _MOST_WORKERS)),),
+        arguments=(Argument("count", "COUNT", read=whole_number(1)),),
     ),
     _of_instance(
         "stacks",

@@ -15,7 +15,6 @@ from tamed._os.text import shown
 from tamed.errors import (
     CannotCreate,
     ConfigurationError,
-    MissingInput,
     UsageError,
     from_creation_error,
     from_os_error,
@@ -80,8 +79,8 @@ def _authority(files: _Pair) -> "tuple[CA, bool]":
     try:
         from trustme import CA
     except ModuleNotFoundError as error:
-        why = f"there is no module {error.name!r}"
-        raise MissingInput("tamed cert", why, "install it: pip install 'tamed[cert]'") from None
+        what = f"{error.name} is not installed"
+        raise ConfigurationError("tamed cert", what, "pip install 'tamed[cert]'") from None
     there = [file for file in files if file.exists()]
     if not there:
         # Browsers list authorities by their names: this one says where it is.

@@ -320,12 +320,14 @@ class CommandLine:
         return UsageError(what, remedy=f"see `{self.path} --help`")
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """Return a function that reads a whole number within bounds."""
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
 
     def read(word: str) -> int:
-        if not (word.isascii() and word.isdigit()) or len(word) > 18 or not least <= int(word) <= most:
-            raise ValueError(f"expected a whole number from {least} to {most}, got {word!r}")
+        is_number = word.isascii() and word.isdigit() and len(word) < 1000
+        if not is_number or int(word) < least or (most is not None and int(word) > most):
+            raise ValueError(f"expected a whole number {bounds}, got {word!r}")
         return int(word)
 
     return read

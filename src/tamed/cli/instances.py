@@ -60,7 +60,7 @@ def stop(names: Sequence[str], rundir: str | None, every: bool, timeout: float |
             ended = stop_instance(instance, timeout=seconds, force=force, progress=progress, keep_plan=True)
         if not ended:
             remedy = "wait for it, or end it at once with --force"
-            raise SystemRefused(f"{instance.name} is still there", f"{seconds:g} seconds have passed", remedy)
+            raise SystemRefused(f"{instance.name} is still there", f"{seconds:g} s have passed", remedy)
         sys.stdout.write(f"{instance.name} has stopped\n")  # in one call: there may be several threads
         return 0
 
