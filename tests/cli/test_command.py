@@ -70,7 +70,7 @@ def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
         (["run", "--preload=yes", "x"], "option '--preload' takes no value; see `tamed run --help`"),
         (["logs", "-fx"], "unknown option '-x'; `tamed logs --help` lists them"),
         (["logs", "-n", "-1"], "-n: expected a whole number from 0 to 1000000000, got '-1'; see `tamed logs"),
-        (["scale", "none"], "COUNT: expected a whole number of at least 1, got 'none'"),
+        (["scale", "none"], "COUNT: expected a whole number of at least 1, of 18 digits at most, got 'none'"),
         (["stop", "--timeout", "soon"], "--timeout: expected a duration of at most 36500d, such as 30s, "),
         (
             ["completion", "ksh"],

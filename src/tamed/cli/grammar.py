@@ -322,10 +322,10 @@ class CommandLine:
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """Return a function that reads a whole number within bounds."""
-    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    bounds = f"of at least {least}, of 18 digits at most" if most is None else f"from {least} to {most}"
 
     def read(word: str) -> int:
-        is_number = word.isascii() and word.isdigit() and len(word) < 1000
+        is_number = word.isascii() and word.isdigit() and len(word) <= 18
         if not is_number or int(word) < least or (most is not None and int(word) > most):
             raise ValueError(f"expected a whole number {bounds}, got {word!r}")
         return int(word)
