@@ -3,9 +3,12 @@
 import os
 import pty
 import re
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from tests.supervised.daemon import Daemon, Tamed, wait_for
 
@@ -130,6 +133,17 @@ def test_a_process_alone_asks_for_an_option_of_the_command_line(tamed: Tamed) ->
     empty = asked(tamed, *words, answer="")
     assert empty.status() == 64
     assert "no secret for vault.password: it is empty" in empty.shown
+
+
+@pytest.mark.parametrize(("key", "number"), [("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT)])
+def test_an_interrupt_at_the_question_ends_the_start(tamed: Tamed, key: str, number: signal.Signals) -> None:
+    """The command has the terminal; the other processes end with it."""
+    tamed.write("vault.py", PLUGIN)
+    tamed.write("verse.toml", DEPLOYMENT)
+    interrupted = asked(tamed, "start", "verse.toml", answer=key)
+    assert interrupted.status() == -number, interrupted.shown
+    assert "Traceback" not in interrupted.shown
+    assert tamed.left() == {}
 
 
 def test_it_is_refused_without_a_terminal(tamed: Tamed) -> None:
