@@ -7,7 +7,7 @@ from tests.patience import PATIENCE
 
 BEGINNING = """
 import atexit, os, signal
-from tamed.unix.detach import be_subreaper
+from tamed._os.syscalls import be_subreaper
 from tamed.unix.reaper import Reaper
 
 def stray():

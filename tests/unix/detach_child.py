@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tamed.errors import TamedError
-from tamed.unix.detach import Launch, Reporter, detach
+from tamed.unix.detach import detach
+from tamed.unix.report import Launch, Reporter
 from tests.unix.child import say
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from tamed._os.interrupts import release_interrupts
 from tamed.errors import ExitStatus, SystemRefused
-from tamed.unix.detach import Launch, Reporter, System, detach
+from tamed.unix.detach import System, detach
 from tamed.unix.process import ProcessHandle
+from tamed.unix.report import Launch, Reporter
 from tests.unix import detach_child
 from tests.unix.process import Child, call, command, environment
 

@@ -34,8 +34,9 @@ from tamed.errors import ExitStatus
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import forget_plan
 from tamed.supervisor.spawner import FirstTemplate
-from tamed.unix.detach import Launch, Report, Reporter, fork_daemon, settle
+from tamed.unix.detach import fork_daemon, settle
 from tamed.unix.privileges import forbid_tracing
+from tamed.unix.report import Launch, Report, Reporter
 from tamed.unix.rundir import Instance
 
 __all__ = ["HEAVY", "HeadStart", "begin"]

@@ -44,8 +44,9 @@ from tamed.supervisor.plan_file import (
     restarting,
     save_plan,
 )
-from tamed.unix.detach import Launch, Report, detach
+from tamed.unix.detach import detach
 from tamed.unix.pidfile import check_replaceable
+from tamed.unix.report import Launch, Report
 from tamed.unix.rundir import Instance, RunDirectory, check_name
 
 __all__ = ["find_restartable", "launch", "restart_instance", "start", "supervise_here"]

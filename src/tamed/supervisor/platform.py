@@ -25,9 +25,9 @@ from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.records import EventLog, events_path
 from tamed.supervisor.spawner import ChildPipes, Spawner
-from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier
 from tamed.unix.reaper import Reaper, signal_group
+from tamed.unix.report import Reporter
 
 __all__ = ["Platform", "PosixPlatform", "PreparedFork", "Remains", "print_error"]
 

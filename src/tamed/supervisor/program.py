@@ -43,11 +43,12 @@ from tamed.supervisor.spawner import FirstTemplate
 from tamed.supervisor.status import StateNotifier, StatusRequests
 from tamed.supervisor.supervisor import Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
-from tamed.unix.detach import Reporter, leave_terminal
+from tamed.unix.detach import leave_terminal
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping, InstanceFolder
 from tamed.unix.pidfile import PidFile
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.unix.process import end_by_signal, ignore_to_the_end
+from tamed.unix.report import Reporter
 from tamed.unix.rundir import Instance
 
 if TYPE_CHECKING:
