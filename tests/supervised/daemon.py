@@ -28,6 +28,8 @@ POEM = b"Busy old fool, unruly sun,\n"
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
+_LOG = re.compile(r"\.log(\.events)?(\.\d+(\.gz)?)?$")
+
 
 class Done(NamedTuple):
     """The outcome of a command."""
@@ -185,13 +187,13 @@ class Tamed:
     def left(self) -> dict[str, str]:
         """Return the remains of daemons: processes, by pid, and files other than logs and kept plans."""
         found = {str(pid): command_of(pid) for pid in self.processes()}
-        for path in self.rundir.rglob("*"):
-            is_expected = (
-                re.search(r"\.log(\.events)?(\.\d+(\.gz)?)?$", path.name) or path.parent.name == ".plans"
-            )
-            if not is_expected and path != self.rundir:
-                is_used = path.is_dir() and any(path.iterdir())
-                found |= {} if is_used else {str(path): "file"}
+        for folder, folders, files in os.walk(self.rundir):  # unlike rglob, it may meet what is being removed
+            here = Path(folder)
+            if not folders and not files and here != self.rundir:
+                found[folder] = "file"
+            elif here.name != ".plans":
+                strange = [name for name in files if not _LOG.search(name)]
+                found |= {str(here / name): "file" for name in strange}
         return found
 
     def processes(self) -> list[int]:
