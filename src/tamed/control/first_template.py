@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from tamed._os.beginning import MODULES, Unwind, has_options, leave_command, words_of
 from tamed._os.fork import threads
 from tamed._os.identity import Identity, becomes_another
-from tamed._os.interrupts import deliver_interrupts
+from tamed._os.interrupts import INTERRUPTS, deliver_interrupts
 from tamed._os.limits import limit_open_files
 from tamed._os.proc import process_begin, show_program, show_words
 from tamed._os.syscalls import be_subreaper
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["become_supervisor", "become_template", "with_template"]
 
-_BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "MALLOC_", "GLIBC_")
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _STANDARD = str(Path(os.__file__).parent) + os.sep
@@ -68,7 +67,7 @@ def become_supervisor(plan: Plan, first: FirstTemplate | None = None) -> NoRetur
     command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
     # Until the supervisor has its handlers: an interrupt would be a traceback of the module that it loads, a
     # stop would end it without a cleanup, and the kernel would drop what comes for pid 1.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         deliver_interrupts()
         os.execve(command[0], command, environ)
