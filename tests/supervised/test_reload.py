@@ -426,6 +426,15 @@ def test_a_restart_keeps_the_name_and_the_run_directory(tamed: Tamed) -> None:
     run("stop", *place)
 
 
+def test_a_run_directory_of_the_environment_is_no_other_one(tamed: Tamed) -> None:
+    """The start has had it from the variable, and the other commands have it as an option."""
+    daemon = tamed.start_poetry()
+    for command in ("restart", "reload", "restart"):
+        done = tamed(command, "--rundir", tamed.rundir, daemon.name, env={"TAMED_RUNDIR": ""})
+        assert (done.status, done.out.count("\n"), done.err) == (0, 1, "")
+    assert tamed("stop").status == 0
+
+
 def test_trust_that_is_taken_back_takes_a_restart(tamed: Tamed) -> None:
     """The start has put it into the environment, which overrides the file."""
     text = f'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nlisten = ["unix:{tamed.folder}/socket"]\n'

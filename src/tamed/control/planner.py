@@ -71,7 +71,6 @@ def plan_of(reading: Reading, name: str, folder: str) -> Plan:
         second_pid_file="" if daemon.pid_file is None else str(daemon.pid_file.absolute()),
         reload=_reloads_itself(daemon),
         folder=folder,
-        rundir=_place(folder, daemon.rundir),
         directory=str((daemon.directory or Path()).resolve()),
         user=daemon.user,
         group=daemon.group,
@@ -106,7 +105,6 @@ def plan_again(plan: Plan, reading: Reading) -> Plan:
         pid_file=plan.pid_file,
         second_pid_file="" if again.second_pid_file == plan.pid_file else again.second_pid_file,
         control=plan.control,
-        rundir=plan.rundir,
         plan_file=plan.plan_file,
         default_log=plan.default_log,
         listen_pid=plan.listen_pid,
@@ -114,14 +112,15 @@ def plan_again(plan: Plan, reading: Reading) -> Plan:
 
 
 def moved(plan: Plan, reading: Reading) -> list[str]:
-    """Return a note for each changed option by which commands find the instance, which stays where it is."""
-    names = {
-        "name": plan.name != reading.name,
-        "rundir": plan.rundir != _place(plan.folder, reading.settings.daemon.rundir),
-    }
-    return [
-        f"{name} has changed and needs a stop and a start" for name, is_other in names.items() if is_other
-    ]
+    """Return a note for each changed option by which commands find the instance, which stays where it is.
+
+    No run directory is no other one: the start may have had it from the environment, or by its default.
+    """
+    rundir, names = reading.settings.daemon.rundir, ["name"] * (plan.name != reading.name)
+    if rundir is not None and plan.control:
+        place = Path(plan.control).parents[1]
+        names += ["rundir"] * (Path(plan.folder, rundir).resolve() != place.resolve())
+    return [f"{name} has changed and needs a stop and a start" for name in names]
 
 
 def job_again(plan: Plan) -> Job:

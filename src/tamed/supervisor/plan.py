@@ -21,8 +21,8 @@ class Plan(NamedTuple):
     stored for a restart has none). Both are for the workers, and opaque to the supervisor. ``interpreter`` is
     the command that runs Python; ``-m MODULE`` is appended to it. These are paths, empty for none:
     ``pid_file`` and ``control`` of the instance, ``plan_file`` in which the plan is stored for a restart,
-    ``default_log`` for a log without an option for its file, ``second_pid_file`` of the option
-    ``--pid-file``, and ``rundir`` of the option of this name.
+    ``default_log`` for a log without an option for its file, and ``second_pid_file`` of the option
+    ``--pid-file``.
 
     ``folder`` is the working directory of the command, as the operator wrote it: a reload reads the job again
     from there. ``directory`` is the working directory of the workers, and ``worker_interpreter`` the command
@@ -56,7 +56,6 @@ class Plan(NamedTuple):
     control: str = ""
     plan_file: str = ""
     default_log: str = ""
-    rundir: str = ""
     folder: str = ""
     directory: str = ""
     worker_interpreter: Sequence[str] = ()
