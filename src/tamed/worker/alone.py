@@ -37,8 +37,8 @@ from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import Notifier
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.unix.process import leave_first_process
-from tamed.worker.left_over import PATIENCE, name_left_over, print_now
 from tamed.worker.life import (
+    LEFT_OVER_AFTER,
     STOP_SIGNALS,
     Ending,
     StopDelay,
@@ -46,6 +46,8 @@ from tamed.worker.life import (
     beside,
     live,
     loop_factory,
+    name_left_over,
+    print_now,
     run_loop,
 )
 from tamed.worker.log_handler import SinkHandler, log_to
@@ -245,7 +247,7 @@ class _EndDeadline:
     _status: int | None = None
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = max(seconds, PATIENCE)
+        self._seconds = max(seconds, LEFT_OVER_AFTER)
 
     async def after(self, life: Coroutine[None, None, Ending]) -> Ending:
         """Run the life of an application; begin when it ends."""
@@ -268,7 +270,7 @@ class _EndDeadline:
 
     def _watch(self, status: int, loop: asyncio.AbstractEventLoop | None) -> None:
         name_left_over(loop, "SIGINT ends the process at once")
-        time.sleep(self._seconds - PATIENCE)
+        time.sleep(self._seconds - LEFT_OVER_AFTER)
         print_now(f"ended without waiting any longer, {self._seconds:g} s after the application")
         self.release()
         os._exit(status)

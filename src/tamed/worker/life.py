@@ -7,12 +7,15 @@ import asyncio
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from signal import Signals
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
+from tamed._os.text import shown
 from tamed.errors import ConfigurationError, ServiceFailed, exit_code, exit_request, reason
 from tamed.log.logger import own_logger
 from tamed.service.application import Application
@@ -20,6 +23,7 @@ from tamed.service.events import hub
 from tamed.unix.process import ignore_to_the_end
 
 __all__ = [
+    "LEFT_OVER_AFTER",
     "STOP_SIGNALS",
     "Ending",
     "StopDelay",
@@ -27,12 +31,17 @@ __all__ = [
     "beside",
     "live",
     "loop_factory",
+    "name_left_over",
+    "print_now",
     "run_loop",
 ]
 
 log = own_logger("tamed")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+LEFT_OVER_AFTER: Final = 1.0
+"""Seconds after which a process that does not end reports what it waits for."""
 
 
 class Ending(NamedTuple):
@@ -288,3 +297,28 @@ def _report_no_more(error: SystemExit, loop: asyncio.AbstractEventLoop) -> None:
             report(loop, context)
 
     loop.set_exception_handler(handle)
+
+
+# What an application has left, and its process waits for.
+
+
+def name_left_over(loop: asyncio.AbstractEventLoop | None, end: str) -> None:
+    """Print what this process waits for, in a daemon thread of it; ``end`` is when it ends otherwise."""
+    time.sleep(LEFT_OVER_AFTER)
+    if rest := ", ".join(_left_over(loop)):
+        print_now(f"the process waits for {rest}: end each in the stop of its service; {end}")
+
+
+def _left_over(loop: asyncio.AbstractEventLoop | None) -> list[str]:
+    threads = (each for each in threading.enumerate() if not each.daemon)
+    tasks = asyncio.all_tasks(loop) if loop is not None and loop.is_running() else set()
+    left = [f"the thread {each.name}" for each in threads if each is not threading.main_thread()]
+    left += sorted(f"the task {getattr(each.get_coro(), '__qualname__', each.get_name())}" for each in tasks)
+    return [shown(each) for each in left if "shutdown" not in each]  # asyncio waits in some of its own
+
+
+def print_now(text: str) -> None:
+    """Print a line on standard error: the log may have been closed."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"tamed: {text}\n")
+        sys.stderr.flush()

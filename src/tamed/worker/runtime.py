@@ -38,8 +38,7 @@ from tamed.service.events import hub
 from tamed.service.role import set_roles
 from tamed.unix.privileges import forbid_tracing
 from tamed.unix.reaper import end_own_group
-from tamed.worker.left_over import name_left_over
-from tamed.worker.life import Ending, StopRequests, beside, live, loop_factory, run_loop
+from tamed.worker.life import Ending, StopRequests, beside, live, loop_factory, name_left_over, run_loop
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to
 from tamed.worker.report import hooks_of, measure, report_of, serving, timings_of
